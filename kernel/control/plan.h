@@ -1,0 +1,136 @@
+#pragma once
+
+// What the runtime decides and the sentry carries out. Messages only: this header and transport.h
+// are the one part of kernel/ that runtime/ includes.
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace moat::control {
+
+/// How guests reach the network.
+enum class NetworkMode : uint8_t {
+    kNone,  ///< loopback inside the sentry's own empty network namespace
+    kHost,  ///< sockets of the pod's network namespace, which the sentry was started in
+};
+
+/// One pod's kernel. Sent as the first message after the sentry is started.
+struct SandboxPlan {
+    std::string id;
+    std::string hostname;
+    NetworkMode network = NetworkMode::kNone;
+    bool strace = false;
+    std::string log_level = "info";
+    uint32_t cpus = 0;          ///< CPUs shown to guests; 0: those of the host
+    uint64_t memory_bytes = 0;  ///< MemTotal shown to guests; 0: the host's
+    std::map<std::string, std::string> sysctls;
+};
+
+struct Rlimit {
+    std::string type;  ///< "RLIMIT_NOFILE", ...
+    uint64_t soft = 0;
+    uint64_t hard = 0;
+};
+
+/// Capabilities as bit masks, bit N being CAP_N of linux/capability.h.
+struct CapabilitySets {
+    uint64_t bounding = 0;
+    uint64_t effective = 0;
+    uint64_t inheritable = 0;
+    uint64_t permitted = 0;
+    uint64_t ambient = 0;
+};
+
+/// Where one of the standard streams of a process goes.
+enum class StdioKind : uint8_t {
+    kNull,     ///< /dev/null of the guest
+    kFd,       ///< a descriptor handed over with the message ("stdin", "stdout", "stderr")
+    kCriLog,   ///< lines into the descriptor "log" in the CRI log format
+    kTerminal, ///< a guest terminal, bridged to the descriptor "console" (a raw host pty slave)
+};
+
+struct ProcessPlan {
+    std::vector<std::string> args;
+    std::vector<std::string> env;
+    std::string cwd = "/";
+    uint32_t uid = 0;
+    uint32_t gid = 0;
+    std::vector<uint32_t> additional_gids;
+    uint32_t umask = 022;
+    CapabilitySets capabilities;
+    std::vector<Rlimit> rlimits;
+    bool no_new_privileges = false;
+    bool terminal = false;
+    uint16_t console_rows = 0;
+    uint16_t console_columns = 0;
+    StdioKind stdin_kind = StdioKind::kNull;
+    StdioKind stdout_kind = StdioKind::kNull;
+    StdioKind stderr_kind = StdioKind::kNull;
+};
+
+/// One mount of a container, in the order in which they are made.
+struct MountPlan {
+    std::string destination;           ///< absolute, inside the container
+    std::string type;                  ///< gofer, tmpfs, proc, sysfs, dev, devpts, mqueue, cgroup, shared
+    std::string source;                ///< shared: the name of a tmpfs shared by the pod's containers
+    int gofer_mount = -1;              ///< gofer: index of the mount in the gofer's own plan
+    bool read_only = false;
+    bool no_exec = false;
+    bool no_suid = false;
+    bool no_dev = false;
+    std::vector<std::string> options;  ///< type-specific data: "size=64m", "mode=1777", "gid=5"
+};
+
+/// The gofer's mount 0 is the container's root.
+struct RootPlan {
+    bool overlay = true;     ///< tmpfs upper over the gofer's read-only lower
+    bool read_only = false;  ///< for the guest; mounts are made before it takes effect
+    uint64_t upper_bytes = 0;  ///< size limit of the upper layer; 0: half the memory
+};
+
+enum class PidNamespace : uint8_t { kContainer, kPod };
+
+struct ContainerPlan {
+    std::string id;
+    std::string hostname;  ///< empty: the sandbox's
+    RootPlan root;
+    std::vector<MountPlan> mounts;
+    std::vector<std::string> masked_paths;
+    std::vector<std::string> readonly_paths;
+    PidNamespace pid_namespace = PidNamespace::kContainer;
+    /// Most guest tasks at once; 0: no limit. The cgroup's own limit is set higher, because clean
+    /// processes and service threads of the platform count there too.
+    uint64_t pids_limit = 0;
+    ProcessPlan process;
+};
+
+// ---------------------------------------------------------------- replies and events
+
+enum class ContainerState : uint8_t { kCreated, kRunning, kPaused, kStopped };
+
+/// An exit as wait(2) would tell it. `signal` is 0 for a normal exit.
+struct ExitStatus {
+    int32_t code = 0;
+    int32_t signal = 0;
+    bool oom_killed = false;
+    int64_t finished_at_ns = 0;  ///< CLOCK_REALTIME
+    /// What a shell would show: the code, or 128 + signal.
+    int32_t shell_code() const { return signal != 0 ? 128 + signal : code; }
+};
+
+struct ProcessInfo {
+    int32_t pid = 0;   ///< in the container's pid namespace
+    int32_t ppid = 0;
+    int32_t host_pid = 0;  ///< in the sentry's host pid namespace
+    uint32_t uid = 0;
+    std::string state;  ///< one letter, as in proc(5)
+    std::string command;
+    uint64_t cpu_ns = 0;
+    uint64_t rss_bytes = 0;
+    int64_t started_at_ns = 0;  ///< CLOCK_REALTIME
+};
+
+}  // namespace moat::control

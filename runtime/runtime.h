@@ -1,0 +1,172 @@
+#pragma once
+
+// The runtime layer's face: what `moat` (the command line) and `moatd` (the CRI server) both call.
+// Whichever makes a pod, the other can list it, exec into it or delete it: all state is in
+// `state_root/<id>/` (locked by flock while it changes) and in the sentry itself.
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernel/base/scoped_fd.h"
+#include "kernel/control/plan.h"
+#include "runtime/error.h"
+
+namespace moat::runtime {
+
+using control::ContainerState;
+using control::ExitStatus;
+using control::ProcessInfo;
+
+struct Options {
+    std::string state_root = "/run/moat";
+    std::string sentry_path;  ///< empty: moat-sentry beside the running executable
+    std::string gofer_path;   ///< empty: moat-gofer beside the running executable
+    bool strace = false;
+    std::string log_level = "info";
+};
+
+/// CPU, memory and pids limits; unset fields are left alone.
+struct Resources {
+    std::optional<int64_t> memory_limit_bytes;  ///< -1: none
+    std::optional<int64_t> memory_swap_bytes;
+    std::optional<int64_t> cpu_quota_us;        ///< per period; -1: none
+    std::optional<uint64_t> cpu_period_us;
+    std::optional<uint64_t> cpu_shares;
+    std::optional<std::string> cpuset_cpus;
+    std::optional<std::string> cpuset_mems;
+    std::optional<int64_t> pids_limit;
+    std::map<std::string, std::string> unified;
+};
+
+/// A pod's sandbox without a process of its own, as moatd makes it.
+struct SandboxConfig {
+    std::string id;
+    std::string hostname;
+    std::string network_namespace;  ///< path of the pod's; empty: a new, empty one (NetworkMode::kNone)
+    std::string cgroup_parent;      ///< below which the pod's cgroup `<id>` is made; "" the default
+    Resources resources;
+    std::map<std::string, std::string> annotations;
+    std::map<std::string, std::string> sysctls;
+};
+
+/// Where the streams of a container or an exec go. All descriptors are borrowed for the call.
+struct Stdio {
+    int stdin_fd = -1;   ///< -1: /dev/null
+    int stdout_fd = -1;
+    int stderr_fd = -1;
+    int cri_log_fd = -1;  ///< stdout and stderr as CRI log lines into this file, if set
+    int console_fd = -1;  ///< slave of a host pty for a process with a terminal
+};
+
+struct CreateConfig {
+    std::string id;
+    std::string bundle;  ///< directory with config.json; annotations say: a sandbox, or joins one
+    Stdio stdio;
+    std::string console_socket;  ///< OCI: where the pty's master is sent, for a terminal
+    std::string pid_file;
+};
+
+struct ExecConfig {
+    std::vector<std::string> args;
+    std::vector<std::string> env;  ///< empty: the container's
+    std::string cwd;               ///< empty: the container's
+    std::optional<uint32_t> uid, gid;
+    std::vector<uint32_t> additional_gids;
+    bool terminal = false;
+    std::string process_json;  ///< OCI: a whole process object instead of the fields above
+    Stdio stdio;
+};
+
+struct ContainerInfo {
+    std::string id;
+    std::string sandbox_id;  ///< its own id for a container that started a sandbox
+    std::string bundle;
+    ContainerState state = ContainerState::kCreated;
+    int sentry_pid = 0;  ///< host pid of the sandbox's sentry; 0 when it is gone
+    int64_t created_at_ns = 0;
+    std::optional<ExitStatus> exit;
+    std::map<std::string, std::string> annotations;
+};
+
+struct Stats {
+    uint64_t cpu_usage_ns = 0;
+    uint64_t memory_usage_bytes = 0;
+    uint64_t memory_working_set_bytes = 0;
+    uint64_t memory_rss_bytes = 0;
+    uint64_t memory_limit_bytes = 0;
+    uint64_t page_faults = 0;
+    uint64_t major_page_faults = 0;
+    uint64_t pids = 0;
+    uint64_t oom_kills = 0;
+    uint64_t writable_layer_bytes = 0;
+    uint64_t writable_layer_inodes = 0;
+};
+
+struct Event {
+    std::string kind;  ///< started, exited, oom
+    std::string container_id;
+    std::string exec_id;
+    std::optional<ExitStatus> exit;
+};
+
+/// Events of one sandbox. `next()` blocks; ECONNRESET: the sentry is gone. `cancel()` from another
+/// thread makes it return ECANCELED.
+class EventStream {
+  public:
+    virtual ~EventStream() = default;
+    virtual Result<Event> next() = 0;
+    virtual void cancel() = 0;
+};
+
+class Runtime {
+  public:
+    explicit Runtime(Options options);
+    ~Runtime();
+
+    /// Makes cgroup, state directory and sentry of a pod; on error nothing is left of it.
+    Status create_sandbox(const SandboxConfig& config);
+    /// Kills all of the pod's containers and its sentry and removes what was made. A sandbox that is
+    /// not there is a success.
+    Status destroy_sandbox(const std::string& id);
+    /// OCI create: builds the plan, starts the gofer (and the sentry, for a container that starts a
+    /// sandbox), leaves the container Created.
+    Status create(const CreateConfig& config);
+    Status start(const std::string& id);
+    Result<ContainerInfo> state(const std::string& id);
+    Result<std::vector<ContainerInfo>> list();
+    /// ESRCH when it does not run. `all`: every process of the container.
+    Status kill(const std::string& id, int signal, bool all = false);
+    /// EBUSY unless stopped or `force`. Deleting what is not there: ENOENT.
+    Status remove(const std::string& id, bool force = false);
+    /// Blocks until the container's init has ended. ECONNRESET: the sentry died.
+    Result<ExitStatus> wait(const std::string& id);
+    /// Starts a process in a running container; its exit is collected by wait_exec().
+    Result<std::string> exec(const std::string& id, const ExecConfig& config);
+    Result<ExitStatus> wait_exec(const std::string& id, const std::string& exec_id);
+    Status kill_exec(const std::string& id, const std::string& exec_id, int signal);
+    Status resize(const std::string& id, const std::string& exec_id, uint16_t rows, uint16_t columns);
+    Result<std::vector<ProcessInfo>> processes(const std::string& id);
+    Result<Stats> stats(const std::string& id);
+    /// Of the pod's cgroup as a whole, the sentry and the gofers included.
+    Result<Stats> sandbox_stats(const std::string& sandbox_id);
+    Status update(const std::string& id, const Resources& resources);
+    Status pause(const std::string& id);
+    Status resume(const std::string& id);
+    /// Goes on logging into `log_fd` (borrowed), from a line's start.
+    Status reopen_log(const std::string& id, int log_fd);
+    Result<std::unique_ptr<EventStream>> events(const std::string& sandbox_id);
+    Result<std::string> stacks(const std::string& sandbox_id);
+    /// Whether the sandbox's sentry is alive (its pid's start time is compared, not its number only).
+    bool sandbox_alive(const std::string& sandbox_id);
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace moat::runtime
