@@ -65,6 +65,10 @@ std::string get_string(const Json& object, std::string_view key, std::string fal
 int64_t get_int(const Json& object, std::string_view key, int64_t fallback = 0);
 bool get_bool(const Json& object, std::string_view key, bool fallback = false);
 
+/// "created", "running", "paused", "stopped": also the words of OCI's state.
+const char* container_state_name(ContainerState state);
+Result<ContainerState> container_state_from_name(std::string_view name);
+
 Json to_json(const SandboxPlan& plan);
 Json to_json(const ContainerPlan& plan);
 Json to_json(const ProcessPlan& plan);
