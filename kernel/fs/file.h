@@ -1,0 +1,92 @@
+#pragma once
+
+#include <sys/stat.h>
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "kernel/base/mutex.h"
+#include "kernel/base/ref_ptr.h"
+#include "kernel/base/result.h"
+#include "kernel/base/scoped_fd.h"
+#include "kernel/fs/path.h"
+#include "kernel/mm/io_buffer.h"
+#include "kernel/task/wait_queue.h"
+
+namespace moat::kernel {
+
+class Task;
+
+/// Receives directory entries for getdents64(2).
+class DirectorySink {
+  public:
+    virtual ~DirectorySink() = default;
+    /// `next_offset` is the position after this entry. False: no room, the entry was not taken.
+    virtual bool add(std::string_view name, uint64_t ino, uint8_t d_type, int64_t next_offset) = 0;
+};
+
+/// What mmap(2) maps: a host descriptor to be given to the guest's host process, and how file offsets
+/// relate to it.
+struct MapSource {
+    int host_fd = -1;         ///< borrowed from the file
+    int64_t offset_shift = 0; ///< host offset = file offset + shift
+    bool may_write_shared = false;  ///< the descriptor allows MAP_SHARED with PROT_WRITE
+};
+
+/// An open file description (Linux: struct file): what descriptors share after dup and fork. All
+/// operations are attempts: they never wait, they give EAGAIN, and the syscall layer blocks on
+/// wait_queue(). `task` is the caller, for credentials and signals (SIGPIPE is the syscall layer's).
+class File : public RefCounted {
+  public:
+    /// Access mode and status flags as for open(2): O_RDONLY..., O_APPEND, O_NONBLOCK, ...
+    uint32_t flags() const { return flags_.load(std::memory_order_relaxed); }
+    void set_flags(uint32_t flags) { flags_.store(flags, std::memory_order_relaxed); }
+    bool readable() const { return (flags() & 3) != 1; }  // O_WRONLY
+    bool writable() const { return (flags() & 3) != 0; }  // O_RDONLY
+    bool nonblocking() const;
+    /// Where it was opened; a null path for files with no name (pipes, sockets, epoll).
+    const Path& path() const { return path_; }
+    void set_path(Path path) { path_ = std::move(path); }
+    /// For /proc/self/fd: "pipe:[12]", "socket:[3]", "anon_inode:[eventpoll]"; unused with a path.
+    virtual std::string anonymous_name() const { return "anon_inode:[file]"; }
+
+    /// At the current position (streams have none). EINVAL by default.
+    virtual Result<size_t> read(Task& task, IoBuffer& destination);
+    virtual Result<size_t> write(Task& task, IoBuffer& source);
+    /// At `offset`, which stays where it is. ESPIPE by default.
+    virtual Result<size_t> pread(Task& task, IoBuffer& destination, int64_t offset);
+    virtual Result<size_t> pwrite(Task& task, IoBuffer& source, int64_t offset);
+    /// lseek(2). ESPIPE by default.
+    virtual Result<int64_t> seek(Task& task, int64_t offset, int whence);
+    /// Entries from the current position. ENOTDIR by default.
+    virtual Status read_directory(Task& task, DirectorySink& sink);
+    /// ioctl(2) beyond FIONBIO, FIOCLEX and their like. ENOTTY by default.
+    virtual Result<int64_t> ioctl(Task& task, uint32_t command, uint64_t argument);
+    /// fstat(2); by default that of the path's inode.
+    virtual Result<struct stat> stat(Task& task);
+    virtual Status truncate(Task& task, int64_t size);
+    virtual Status allocate(Task& task, int mode, int64_t offset, int64_t size);
+    virtual Status sync(Task& task, bool data_only);
+    /// ENODEV by default.
+    virtual Result<MapSource> map_source(Task& task, int prot, bool shared);
+
+    /// What is ready now. Regular files: always EPOLLIN | EPOLLOUT.
+    virtual PollMask poll() { return EPOLLIN | EPOLLOUT; }
+    /// Told when poll() may have changed; null: it never does.
+    virtual WaitQueue* wait_queue() { return nullptr; }
+    /// For epoll_ctl: EPERM for what cannot be polled (regular files, directories).
+    virtual bool can_epoll() { return wait_queue() != nullptr; }
+    /// A descriptor of this file was closed by `task` (POSIX locks; Linux: f_op->flush).
+    virtual void flush([[maybe_unused]] Task& task) {}
+
+  protected:
+    explicit File(uint32_t flags) : flags_(flags) {}
+
+  private:
+    std::atomic<uint32_t> flags_;  // relaxed: no other data depends on it
+    Path path_;                    // immutable after open
+};
+
+}  // namespace moat::kernel

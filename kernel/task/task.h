@@ -1,0 +1,180 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernel/arch/x86_64/registers.h"
+#include "kernel/base/mutex.h"
+#include "kernel/base/ref_ptr.h"
+#include "kernel/base/result.h"
+#include "kernel/mm/user_ptr.h"
+#include "kernel/task/block.h"
+#include "kernel/task/credentials.h"
+#include "kernel/task/signal.h"
+#include "kernel/task/wait_queue.h"
+
+namespace moat::platform {
+class HostThread;
+}
+
+namespace moat::kernel {
+
+class AddressSpace;
+class Container;
+class FdTable;
+class FsContext;
+class PidNamespace;
+class ThreadGroup;
+
+/// The call being served: numbers as the guest gave them.
+struct SyscallArguments {
+    uint64_t number = 0;
+    uint64_t value[6] = {};
+    uint64_t ip = 0;  ///< after the syscall instruction
+};
+
+/// A guest thread (Linux: struct task_struct). Shared by the tables that find it and by whoever
+/// completes its blocked call. "Task-private" fields belong to whoever serves the task: its worker, or
+/// the one thread that runs its continuation.
+class Task final : public Waiter {
+  public:
+    Task(RefPtr<ThreadGroup> group, int32_t tid);
+    ~Task() override;
+
+    // Identity
+    int32_t tid() const { return tid_.load(std::memory_order_relaxed); }
+    ThreadGroup& group() const { return *group_; }
+    int32_t pid() const;
+    Container& container() const;
+    PidNamespace& pid_namespace() const;
+    std::string name() const;  ///< comm, at most 15 bytes
+    void set_name(std::string_view name);
+
+    // What the task uses. Each may be shared with other tasks (clone(2)).
+    CredentialsRef credentials() const;
+    void set_credentials(CredentialsRef credentials);
+    FdTable& fds() const;
+    FsContext& fs() const;
+    AddressSpace& mm() const;
+    RefPtr<AddressSpace> mm_ref() const;
+    bool has_capability(int capability) const { return credentials()->has_capability(capability); }
+    /// The soft limit of RLIMIT_*.
+    uint64_t rlimit(int resource) const;
+
+    // Guest memory. EFAULT where it is not mapped or not allowed; a copy that fails may have moved
+    // some bytes. Each call reads or writes once: validate the copy, never read again.
+    Status copy_in_bytes(void* destination, GuestAddr source, size_t size);
+    Status copy_out_bytes(GuestAddr destination, const void* source, size_t size);
+    template <typename T>
+    Result<std::remove_const_t<T>> copy_in(UserPtr<T> source) {
+        static_assert(std::is_trivially_copyable_v<T>);
+        std::remove_const_t<T> value;
+        TRY(copy_in_bytes(&value, source.address(), sizeof value));
+        return value;
+    }
+    template <typename T>
+    Status copy_out(UserPtr<T> destination, const std::remove_const_t<T>& value) {
+        static_assert(std::is_trivially_copyable_v<T>);
+        return copy_out_bytes(destination.address(), &value, sizeof value);
+    }
+    /// `count` is the caller's to bound first.
+    template <typename T>
+    Result<std::vector<std::remove_const_t<T>>> copy_in_array(UserPtr<T> source, size_t count) {
+        std::vector<std::remove_const_t<T>> values(count);
+        TRY(copy_in_bytes(values.data(), source.address(), count * sizeof(T)));
+        return values;
+    }
+    /// A NUL-terminated string of at most `max` bytes with the NUL; `too_long` beyond.
+    Result<std::string> copy_in_string(UserPtr<const char> source, size_t max, Errno too_long);
+    /// PATH_MAX and ENAMETOOLONG; an empty path is allowed (the caller decides on ENOENT).
+    Result<std::string> copy_in_path(UserPtr<const char> source);
+
+    // The call being served (task-private)
+    const SyscallArguments& arguments() const { return arguments_; }
+    /// True when registers() holds the caller's full state and injected calls are possible; a handler
+    /// that needs it returns kNeedStub when it is false and is called again.
+    bool in_stub() const { return in_stub_; }
+    arch::Registers& registers() { return registers_; }
+
+    // Signals
+    /// A signal that is not blocked is pending, or the task has to stop or die.
+    bool has_interrupt();
+    uint64_t signal_mask() const { return signal_mask_.load(std::memory_order_relaxed); }
+
+    // Waiter: an event of a blocked call.
+    void on_event(PollMask mask) override;
+
+  private:
+    friend class TaskRunner;    // task_run.cc: serving, blocking, completing
+    friend class TaskLife;      // task_clone.cc, task_exec.cc, task_exit.cc
+    friend class SignalControl; // task_signals.cc, task_stop.cc
+    friend class ThreadGroup;
+    friend Result<int64_t> block(Task&, std::vector<WaitSource>, Deadline, Continuation);
+
+    // States of a blocked call; flags are or'ed in by those who wake it.
+    enum WaitState : uint32_t {
+        kNotWaiting = 0,
+        kPreparing = 1,  // block() was called; the server has not yet looked a first time
+        kWaiting = 2,    // stored; the next flag's setter resumes it
+        kResuming = 3,   // somebody runs the continuation
+        kStateMask = 3,
+        kFlagReady = 4,
+        kFlagTimeout = 8,
+        kFlagInterrupt = 16,
+        kFlagMask = 28,
+    };
+
+    std::atomic<int32_t> tid_;        // changes only when a thread execs and becomes the leader
+    const RefPtr<ThreadGroup> group_;
+
+    mutable Mutex<LockRank::kTask> mu_;
+    CredentialsRef credentials_ GUARDED_BY(mu_);
+    RefPtr<FdTable> fds_;             // task-private to replace; others take it under mu_
+    RefPtr<FsContext> fs_;            // as fds_
+    RefPtr<AddressSpace> mm_;         // as fds_
+    char name_[16] GUARDED_BY(mu_) = {};
+
+    // Being served (task-private)
+    SyscallArguments arguments_;
+    arch::Registers registers_{};
+    bool in_stub_ = false;
+    bool registers_dirty_ = false;
+    bool fresh_fpu_ = false;          // the next entry into the guest starts with a clean FPU
+    uint64_t notification_ = 0;       // id of the unanswered notification
+    platform::HostThread* thread_ = nullptr;
+    enum class Serving : uint8_t { kGuest, kSentry, kGone } serving_ = Serving::kSentry;
+    struct Restart {
+        bool pending = false;
+        Errno code{EINTR};
+        uint64_t number = 0;
+        uint64_t ip = 0;
+    } restart_;
+
+    // Blocked
+    std::atomic<uint32_t> wait_state_{kNotWaiting};
+    std::vector<WaitSource> wait_sources_;
+    Continuation continuation_;
+    Deadline deadline_;
+    uint64_t timer_ = 0;
+
+    // Signals: guarded by the group's signal lock
+    std::atomic<uint64_t> signal_mask_{0};  // written by its own task only, read by senders
+    uint64_t saved_mask_ = 0;               // task-private, for sigsuspend and its like
+    bool restore_mask_ = false;
+    PendingSignals pending_;
+    std::atomic<bool> interrupt_{false};    // a cheap hint for has_interrupt()
+    AlternateStack alternate_stack_;        // task-private
+
+    uint64_t clear_child_tid_ = 0;          // set_tid_address(2); task-private
+    uint64_t robust_list_ = 0;              // set_robust_list(2); task-private
+    int32_t parent_death_signal_ = 0;
+    uint32_t personality_ = 0;
+    int64_t start_time_ns_ = 0;             // CLOCK_MONOTONIC
+    std::atomic<uint64_t> syscalls_{0};
+};
+
+}  // namespace moat::kernel
