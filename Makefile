@@ -1,0 +1,54 @@
+# The two commands of a newcomer are `make run` and `make test`; `make` lists the rest.
+# On Debian 12, as root, with Go, gcc 12, CMake and ninja; the Debian packages it needs it installs.
+
+BUILD := build/release
+JOBS ?= $(shell nproc)
+
+.DEFAULT_GOAL := help
+.PHONY: help packages build run test check-unit check-syscalls check-oci check-cri bench format check-style clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+
+packages:
+	@scripts/install-packages.sh build
+
+build: packages ## build the four programs and the tests' own into build/release
+	@[ -f $(BUILD)/build.ninja ] || cmake --preset release
+	cmake --build --preset release -j $(JOBS)
+
+run: build ## run a pod of two containers in the sandbox and show what it sees (KEEP=1: leave moatd running)
+	@scripts/run-demo.sh
+
+test: build ## run every test: unit, guest syscalls natively and in the sentry, OCI, CRI
+	@scripts/install-packages.sh test
+	@scripts/run-suites.py unit syscalls-linux syscalls-sentry oci cri
+
+check-unit: build ## run the unit tests
+	@scripts/run-suites.py unit
+
+check-syscalls: build ## run the guest syscall tests natively and in the sentry
+	@scripts/run-suites.py syscalls-linux syscalls-sentry
+
+check-oci: build ## run moat by its command line on OCI bundles
+	@scripts/install-packages.sh test
+	@scripts/run-suites.py oci
+
+check-cri: build ## run pods by crictl and by the library that kubelet uses
+	@scripts/install-packages.sh test
+	@scripts/run-suites.py cri
+
+bench: build ## time native, runc and moat in one run (PEERS=1: gVisor's runsc too; WRITE=1: docs/bench.md)
+	@scripts/install-packages.sh bench
+	@e2e/bench/bench.py $(if $(PEERS),--peers) $(if $(WRITE),--write)
+
+check-style: ## check the arrows between folders and the formatting
+	@scripts/check-includes.py --self-test
+	@scripts/check-includes.py
+	@scripts/format.sh --check
+
+format: ## format every source file (clang-format 14)
+	@scripts/format.sh
+
+clean: ## remove what was built; downloads and tools in build/cache and build/tools stay
+	rm -rf build/release build/dev build/results build/test-logs

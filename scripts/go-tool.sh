@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# go-tool.sh NAME: builds a Go program that the tests or the bench need and prints its path.
+#   crictl, critest   the CRI's own client and conformance tests (e2e/tools)
+#   runsc             gVisor's runtime, the bench's peer (e2e/tools/peers)
+# Versions are those of the go.mod, checksums those of its go.sum. Built once into build/tools/; built
+# again when the go.mod, the go.sum or the Go version has changed.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+out=${MOAT_BUILD_ROOT:-$root/build}/tools
+
+if ! command -v go >/dev/null && [ -x /usr/local/go/bin/go ]; then
+    PATH=$PATH:/usr/local/go/bin
+fi
+command -v go >/dev/null || { echo "go-tool: no 'go' on PATH, needed for $1" >&2; exit 1; }
+
+name=${1:?usage: go-tool.sh crictl|critest|runsc}
+case $name in
+    crictl | critest) module_dir=$root/e2e/tools ;;
+    runsc) module_dir=$root/e2e/tools/peers ;;
+    *) echo "go-tool: no tool '$name'" >&2; exit 2 ;;
+esac
+
+mkdir -p "$out"
+exec 9>"$out/.$name.lock"
+flock 9
+stamp=$(cat "$module_dir/go.mod" "$module_dir/go.sum" <(go version) "${BASH_SOURCE[0]}" | sha256sum)
+if [ -x "$out/$name" ] && [ "$(cat "$out/.$name.stamp" 2>/dev/null)" = "$stamp" ]; then
+    echo "$out/$name"
+    exit 0
+fi
+
+echo "building $name (once)" >&2
+cd "$module_dir"
+export CGO_ENABLED=0 GOFLAGS=-buildvcs=false
+version_of() { go list -m -f '{{.Version}}' "$1"; }
+case $name in
+    crictl)
+        version=$(version_of sigs.k8s.io/cri-tools)
+        go build -trimpath -ldflags "-s -w -X sigs.k8s.io/cri-tools/pkg/version.Version=$version" \
+            -o "$out/$name.new" sigs.k8s.io/cri-tools/cmd/crictl
+        ;;
+    critest)
+        # cmd/critest has test files only: it can be compiled, not named by a tool directive.
+        go test -c -trimpath -ldflags "-s -w" -o "$out/$name.new" sigs.k8s.io/cri-tools/cmd/critest
+        ;;
+    runsc)
+        go build -trimpath -ldflags "-s -w -X gvisor.dev/gvisor/runsc/version.version=$(version_of gvisor.dev/gvisor)" \
+            -o "$out/$name.new" gvisor.dev/gvisor/runsc
+        ;;
+esac
+mv "$out/$name.new" "$out/$name"
+printf '%s\n' "$stamp" >"$out/.$name.stamp"
+echo "$out/$name"
