@@ -17,10 +17,14 @@ enum class LockRank : uint16_t {
     kFileSystem,      // a file system's own tables
     kDentryTree,      // children of dentries (Linux: d_lock)
     kInodeAttributes, // mode, owner, times
+    kEpollTopology,   // which epoll instances watch which files
     kEpoll,           // an epoll instance's items
     kSocketTable,     // bound addresses of unix sockets
     kSocket,          // one socket's state; two of them by address order
+    kIpc,             // System V identifiers
+    kFifoTable,       // open pipes of FIFO inodes
     kPipe,            // one pipe's buffer
+    kEventFile,       // an eventfd's counter, a timerfd's timer, a signalfd's mask
     kTty,             // a terminal's line discipline and sessions
     kTaskTable,       // process tree, groups, sessions, thread lists (Linux: tasklist_lock)
     kSignal,          // pending signals, actions, stop state of a thread group (Linux: siglock)
@@ -29,8 +33,10 @@ enum class LockRank : uint16_t {
     kFileLocks,       // advisory locks of an inode
     kAddressSpace,    // brk, named mappings, host threads of one address space
     kFutexBucket,     // a bucket of the futex table; two by address order
+    kProcessTimers,   // a process's interval and POSIX timers
     kTimer,           // the timer queue
     kTask,            // a task's blocked state
+    kHostPoller,      // watched host descriptors
     kWaitQueue,       // waiters on one event source
     kPlatform,        // host processes by pid, the pool of clean processes
     kListener,        // host threads that share one listener
