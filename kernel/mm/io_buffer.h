@@ -19,7 +19,13 @@ class AddressSpace;
 /// blocked call can keep it; owns a reference to the guest's address space but not a sentry buffer.
 class IoBuffer {
   public:
-    IoBuffer() = default;
+    // Defined where AddressSpace is known (io_buffer.cc), so that users need not.
+    IoBuffer();
+    IoBuffer(const IoBuffer&);
+    IoBuffer(IoBuffer&&) noexcept;
+    IoBuffer& operator=(const IoBuffer&);
+    IoBuffer& operator=(IoBuffer&&) noexcept;
+    ~IoBuffer();
     static IoBuffer guest(RefPtr<AddressSpace> mm, GuestAddr address, size_t size);
     /// EINVAL: more than IOV_MAX pieces or a total beyond SSIZE_MAX; EFAULT: the array itself.
     static Result<IoBuffer> guest_iovec(RefPtr<AddressSpace> mm, UserPtr<const iovec> pieces,
