@@ -10,10 +10,10 @@ enum class LockRank : uint16_t {
     kControl,         // control server: containers, waiters for exits
     kContainer,       // one container: its state and its init
     kMountTable,      // a mount namespace's tree (Linux: namespace_sem)
+    kFilePosition,    // an open file's offset (Linux: f_pos_lock)
     kRename,          // a file system's rename exclusion (Linux: s_vfs_rename_mutex)
     kInodeDirectory,  // a directory's entries while they change (Linux: i_rwsem of a directory)
     kInodeData,       // a file's contents and size (Linux: i_rwsem of a file)
-    kFilePosition,    // an open file's offset (Linux: f_pos_lock)
     kFileSystem,      // a file system's own tables
     kDentryTree,      // children of dentries (Linux: d_lock)
     kInodeAttributes, // mode, owner, times

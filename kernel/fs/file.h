@@ -78,14 +78,43 @@ class File : public RefCounted {
     virtual WaitQueue* wait_queue() { return nullptr; }
     /// For epoll_ctl: EPERM for what cannot be polled (regular files, directories).
     virtual bool can_epoll() { return wait_queue() != nullptr; }
-    /// A descriptor of this file was closed by `task` (POSIX locks; Linux: f_op->flush).
-    virtual void flush([[maybe_unused]] Task& task) {}
+    /// A descriptor of this file was closed by `task` (POSIX locks go; Linux: f_op->flush).
+    /// Overriders call the base.
+    virtual void flush(Task& task);
+    /// fcntl(2) commands of one kind of file: F_GETPIPE_SZ, F_SETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS.
+    /// EINVAL by default.
+    virtual Result<int64_t> fcntl(Task& task, int command, uint64_t argument);
+    /// open(2) of a FIFO waits for its other end: EAGAIN until it may return; asked again when
+    /// wait_queue() tells. The file is only installed in a descriptor table afterwards.
+    virtual Status finish_open([[maybe_unused]] Task& task) { return {}; }
+    /// open(2) of /proc/self/fd/N where N has no path: a new description of the same pipe, terminal...
+    /// ENXIO by default, as for sockets.
+    virtual Result<RefPtr<File>> reopen(Task& task, uint32_t flags);
+    /// Data waiting in a pipe, copied without being taken, for tee(2) and splice(2): up to `size` bytes
+    /// from `skip` on. EAGAIN: nothing there and writers are left; 0: end of file. EINVAL by default:
+    /// not a pipe.
+    virtual Result<size_t> peek(Task& task, void* destination, size_t size, size_t skip);
+    /// True: splice(2) may be used with it as the pipe of the two.
+    virtual bool is_pipe() const { return false; }
+    /// A directory's descriptor may be the start of a walk, and a descriptor opened with O_PATH may be
+    /// used for nothing else.
+    bool is_path_only() const { return (flags() & 010000000) != 0; }
+
+    /// F_SETOWN's value: a process, or minus a process group.
+    int32_t owner() const { return owner_.load(std::memory_order_relaxed); }
+    void set_owner(int32_t owner) { owner_.store(owner, std::memory_order_relaxed); }
+    /// Set once this description has taken an advisory lock; the destructor then releases.
+    void note_locked() { locked_.store(true, std::memory_order_relaxed); }
+
+    ~File() override;
 
   protected:
     explicit File(uint32_t flags) : flags_(flags) {}
 
   private:
     std::atomic<uint32_t> flags_;  // relaxed: no other data depends on it
+    std::atomic<int32_t> owner_{0};
+    std::atomic<bool> locked_{false};
     Path path_;                    // immutable after open
 };
 

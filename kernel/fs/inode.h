@@ -17,7 +17,9 @@
 
 namespace moat::kernel {
 
+class Dentry;
 class Inode;
+class InodeExtras;
 class Task;
 
 /// What stat(2) tells of a file.
@@ -32,6 +34,12 @@ struct InodeAttributes {
     uint64_t blocks = 0;   ///< of 512 bytes
     uint32_t block_size = 4096;
     timespec atime{}, mtime{}, ctime{}, btime{};
+};
+
+struct InodeOwner {
+    uint32_t mode = 0;
+    uint32_t uid = 0;
+    uint32_t gid = 0;
 };
 
 /// chmod, chown, utimensat, truncate: only the fields that are set change.
@@ -61,15 +69,24 @@ class FileSystem : public RefCounted {
     uint64_t device() const { return device_; }  ///< st_dev, unique in the sentry
     /// False: names may come and go without the sentry's doing (proc, a shared gofer mount), so a
     /// cached dentry is asked for again by lookup() before it is believed.
+    /// An inode from lookup() with the same attributes().ino and type counts as the same file.
     virtual bool dentries_are_stable() const { return true; }
     /// The data part of this file system's line in /proc/mounts, with a leading comma or empty.
     virtual std::string mount_options() const { return ""; }
+
+    /// The one root dentry that all mounts of this file system share.
+    RefPtr<Dentry> root_dentry();
+    /// sync(2), syncfs(2).
+    virtual Status sync([[maybe_unused]] Task& task) { return {}; }
+    ~FileSystem() override;
 
   protected:
     FileSystem();  // takes the next device number
 
   private:
+    friend class Dentry;
     uint64_t device_;
+    Dentry* root_dentry_ = nullptr;  // not owned: it owns us; guarded by the dentry cache's lock
 };
 
 /// A file of a file system, whatever its names (Linux: struct inode). Implementations do no
@@ -79,6 +96,8 @@ class Inode : public RefCounted {
   public:
     FileSystem& file_system() const { return *fs_; }
     virtual Result<InodeAttributes> attributes() = 0;
+    /// Mode and owner only, for permission checks; by default from attributes().
+    virtual Result<InodeOwner> owner();
     virtual Status set_attributes(const AttributeChange& change) = 0;
     /// S_IFMT bits; never changes.
     uint32_t type() const { return type_; }
@@ -88,15 +107,21 @@ class Inode : public RefCounted {
 
     // Directories. Names are single components, never empty, "." or "..", at most NAME_MAX bytes.
     virtual Result<RefPtr<Inode>> lookup(Task& task, std::string_view name);
-    /// Told how a walk goes on before lookup(), so that one request can fetch all of it.
-    virtual void prefetch([[maybe_unused]] Task& task,
-                          [[maybe_unused]] const std::vector<std::string_view>& names) {}
+    /// Looks up as much of the chain `names` as it can in one go, appending the inodes found. An error is
+    /// that of the component after the last one found; success with fewer than all means "ask the last
+    /// one found" (a symlink, a mount of another kind). The default looks up the first name only.
+    /// `intent` tells what the walk is for, so that a donated descriptor can come along.
+    enum class Intent : uint8_t { kLookup, kOpenRead };
+    virtual Status walk(Task& task, const std::vector<std::string_view>& names, Intent intent,
+                        std::vector<RefPtr<Inode>>& found);
     /// Regular files, FIFOs, sockets and devices, by mode. EEXIST, ENOSPC, EROFS...
     virtual Result<RefPtr<Inode>> create(Task& task, std::string_view name, const NewInode& what);
     virtual Result<RefPtr<Inode>> make_directory(Task& task, std::string_view name,
                                                  const NewInode& what);
     virtual Result<RefPtr<Inode>> make_symlink(Task& task, std::string_view name,
                                                std::string_view target, const NewInode& what);
+    /// O_TMPFILE: a regular file without a name. EOPNOTSUPP by default.
+    virtual Result<RefPtr<Inode>> create_unnamed(Task& task, const NewInode& what);
     virtual Status link(Task& task, std::string_view name, Inode& target);
     virtual Status unlink(Task& task, std::string_view name, Inode& victim);
     virtual Status remove_directory(Task& task, std::string_view name, Inode& victim);
@@ -109,6 +134,10 @@ class Inode : public RefCounted {
     /// Links of /proc that lead to an object, not to a name (/proc/self/exe, fd/N, cwd, root). A null
     /// path: an ordinary link, its text is walked.
     virtual Result<Path> follow_magic_link([[maybe_unused]] Task& task) { return Path(); }
+
+    /// As follow_magic_link(), for objects that have no path (pipes, sockets, epoll behind
+    /// /proc/self/fd/N): the description itself; null: not such a link.
+    virtual Result<RefPtr<File>> magic_file([[maybe_unused]] Task& task) { return RefPtr<File>(); }
 
     /// A new description of this file. Called after permission checks; not for symlinks.
     virtual Result<RefPtr<File>> open(Task& task, const Path& path, uint32_t flags) = 0;
@@ -125,11 +154,18 @@ class Inode : public RefCounted {
         return std::nullopt;
     }
 
+    // What other parts of the kernel hang on a file: advisory locks, inotify watches, the pipe of a FIFO,
+    // the socket bound to a name. Made when first asked for.
+    InodeExtras& extras();
+    InodeExtras* extras_if_any() const { return extras_.load(std::memory_order_acquire); }
+    ~Inode() override;
+
   protected:
     Inode(FileSystem& fs, uint32_t mode) : fs_(&fs), type_(mode & S_IFMT) {}
 
   private:
     FileSystem* fs_;  // outlives its inodes: mounts and dentries hold it
+    std::atomic<InodeExtras*> extras_{nullptr};
     uint32_t type_;   // immutable
 };
 
