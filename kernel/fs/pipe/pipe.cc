@@ -1,0 +1,332 @@
+#include "kernel/fs/pipe/pipe.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstring>
+#include <new>
+
+#include "kernel/base/check.h"
+#include "kernel/fs/inode.h"
+#include "kernel/fs/pipe/anonymous.h"
+
+namespace moat::kernel {
+
+namespace {
+
+constexpr PollMask kEverything = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDNORM | EPOLLWRNORM;
+
+/// Capacity of all pipes of the sandbox. Beyond the limit new pipes are small and none may grow, as
+/// with Linux's pipe-user-pages-soft.
+std::atomic<size_t> total_capacity{0};
+constexpr size_t kSoftLimit = size_t{64} << 20;
+constexpr size_t kSmallCapacity = 2 * Pipe::kMinCapacity;
+
+}  // namespace
+
+Pipe::Pipe() : ino_(next_anonymous_inode()) {
+    capacity_ = total_capacity.load(std::memory_order_relaxed) < kSoftLimit ? kDefaultCapacity
+                                                                             : kSmallCapacity;
+    total_capacity.fetch_add(capacity_, std::memory_order_relaxed);
+}
+
+Pipe::~Pipe() { total_capacity.fetch_sub(capacity_, std::memory_order_relaxed); }
+
+/// Makes room for `size` bytes in all. False: no memory.
+bool Pipe::reserve_storage_locked(size_t size) {
+    if (size <= storage_size_) {
+        return true;
+    }
+    const size_t wanted = std::bit_ceil(size);
+    std::unique_ptr<char[]> bigger(new (std::nothrow) char[wanted]);
+    if (bigger == nullptr) {
+        return false;
+    }
+    if (size_ > 0) {
+        const size_t first = std::min(size_, storage_size_ - head_);
+        memcpy(bigger.get(), storage_.get() + head_, first);
+        memcpy(bigger.get() + first, storage_.get(), size_ - first);
+    }
+    storage_ = std::move(bigger);
+    storage_size_ = wanted;
+    head_ = 0;
+    return true;
+}
+
+Result<size_t> Pipe::read_locked(IoBuffer& destination) {
+    size_t moved = 0;
+    // At most two pieces: the ring may wrap.
+    while (size_ > 0 && !destination.empty()) {
+        const size_t piece =
+            std::min({size_, storage_size_ - head_, destination.remaining()});
+        const Result<size_t> n = destination.put(storage_.get() + head_, piece);
+        if (!n.ok()) {
+            if (moved == 0) {
+                return n.error();
+            }
+            break;
+        }
+        moved += *n;
+        size_ -= *n;
+        // An empty ring starts over: a pipe that is never full stays in its first, warm page.
+        head_ = size_ == 0 ? 0 : (head_ + *n) & (storage_size_ - 1);
+        if (*n < piece) {
+            break;
+        }
+    }
+    return moved;
+}
+
+Result<size_t> Pipe::read(IoBuffer& destination) {
+    if (destination.empty()) {
+        return 0;
+    }
+    MutexLock lock(mu_);
+    if (size_ == 0) {
+        if (writers_ == 0) {
+            return 0;
+        }
+        return Errno(EAGAIN);
+    }
+    const bool was_writable = writable_locked();
+    const Result<size_t> moved = read_locked(destination);
+    const bool became_writable = !was_writable && writable_locked();
+    lock.unlock();
+    if (became_writable) {
+        queue_.notify(EPOLLOUT | EPOLLWRNORM);
+    }
+    return moved;
+}
+
+Result<size_t> Pipe::write_locked(IoBuffer& source) {
+    const size_t room = room_locked();
+    const size_t wanted = source.remaining();
+    if (wanted <= kAtomic ? room < wanted : room < kAtomic) {
+        return Errno(EAGAIN);
+    }
+    if (!reserve_storage_locked(capacity_)) {
+        return Errno(ENOMEM);
+    }
+    size_t left = std::min(wanted, room);
+    size_t moved = 0;
+    while (left > 0) {
+        const size_t tail = (head_ + size_) & (storage_size_ - 1);
+        const size_t piece = std::min(left, storage_size_ - tail);
+        const Result<size_t> n = source.take(storage_.get() + tail, piece);
+        if (!n.ok()) {
+            if (moved == 0) {
+                return n.error();
+            }
+            break;
+        }
+        size_ += *n;
+        moved += *n;
+        left -= *n;
+        if (*n < piece) {
+            break;
+        }
+    }
+    return moved;
+}
+
+Result<size_t> Pipe::write(IoBuffer& source) {
+    if (source.empty()) {
+        return 0;
+    }
+    MutexLock lock(mu_);
+    if (readers_ == 0) {
+        return Errno(EPIPE);
+    }
+    const Result<size_t> moved = write_locked(source);
+    lock.unlock();
+    if (moved.ok() && *moved > 0) {
+        // Every write is an event, not only the first into an empty pipe: edge-triggered epoll users
+        // depend on it (Linux: pipe_write's poll_usage).
+        queue_.notify(EPOLLIN | EPOLLRDNORM);
+    }
+    return moved;
+}
+
+Result<size_t> Pipe::peek(void* destination, size_t size) {
+    MutexLock lock(mu_);
+    if (size_ == 0) {
+        if (writers_ == 0) {
+            return 0;
+        }
+        return Errno(EAGAIN);
+    }
+    const size_t total = std::min(size, size_);
+    const size_t first = std::min(total, storage_size_ - head_);
+    memcpy(destination, storage_.get() + head_, first);
+    memcpy(static_cast<char*>(destination) + first, storage_.get(), total - first);
+    return total;
+}
+
+void Pipe::put_back(const void* source, size_t size) {
+    if (size == 0) {
+        return;
+    }
+    MutexLock lock(mu_);
+    CHECK(reserve_storage_locked(size_ + size));  // at most what a read has just let go
+    head_ = (head_ + storage_size_ - size) & (storage_size_ - 1);
+    const size_t first = std::min(size, storage_size_ - head_);
+    memcpy(storage_.get() + head_, source, first);
+    memcpy(storage_.get(), static_cast<const char*>(source) + first, size - first);
+    size_ += size;
+    lock.unlock();
+    queue_.notify(EPOLLIN | EPOLLRDNORM);
+}
+
+size_t Pipe::room() {
+    MutexLock lock(mu_);
+    return writable_locked() ? room_locked() : 0;
+}
+
+bool Pipe::has_readers() {
+    MutexLock lock(mu_);
+    return readers_ > 0;
+}
+
+size_t Pipe::size() {
+    MutexLock lock(mu_);
+    return size_;
+}
+
+size_t Pipe::capacity() {
+    MutexLock lock(mu_);
+    return capacity_;
+}
+
+Result<size_t> Pipe::set_capacity(size_t requested, bool privileged) {
+    if (requested > kMaxCapacity) {
+        return Errno(EINVAL);
+    }
+    const size_t wanted = std::bit_ceil(std::max(requested, kMinCapacity));
+    if (wanted > kMaxUnprivilegedCapacity && !privileged) {
+        return Errno(EPERM);
+    }
+    MutexLock lock(mu_);
+    if (wanted < size_) {
+        return Errno(EBUSY);
+    }
+    if (wanted > capacity_ && !privileged &&
+        total_capacity.load(std::memory_order_relaxed) + (wanted - capacity_) > kSoftLimit) {
+        return Errno(EPERM);
+    }
+    total_capacity.fetch_add(wanted - capacity_, std::memory_order_relaxed);  // wraps when it shrinks
+    capacity_ = wanted;
+    const bool writable = writable_locked();
+    lock.unlock();
+    if (writable) {
+        queue_.notify(EPOLLOUT | EPOLLWRNORM);
+    }
+    return wanted;
+}
+
+// ---------------------------------------------------------------- ends
+
+void PipeFile::attach() {
+    MutexLock lock(pipe_->mu_);
+    const bool reads = access_ != O_WRONLY;
+    const bool writes = access_ != O_RDONLY;
+    if (reads) {
+        pipe_->readers_++;
+        pipe_->reader_opens_++;
+    }
+    if (writes) {
+        pipe_->writers_++;
+        pipe_->writer_opens_++;
+    }
+    if (inode_ && !(reads && writes)) {
+        const uint32_t partners = reads ? pipe_->writers_ : pipe_->readers_;
+        partner_opens_ = reads ? pipe_->writer_opens_ : pipe_->reader_opens_;
+        if (partners == 0) {
+            waits_for_partner_ = (flags() & O_NONBLOCK) == 0;
+            hangup_hidden_ = reads;
+        }
+    }
+    lock.unlock();
+    if (inode_) {
+        pipe_->queue_.notify(kEverything);  // openers that wait for this end
+    }
+}
+
+PipeFile::PipeFile(RefPtr<Pipe> pipe, uint32_t flags, uint32_t uid, uint32_t gid)
+    : File(flags), pipe_(std::move(pipe)), uid_(uid), gid_(gid), access_(flags & 3) {
+    attach();
+}
+
+PipeFile::PipeFile(RefPtr<Pipe> pipe, RefPtr<Inode> inode, uint32_t flags)
+    : File(flags), pipe_(std::move(pipe)), inode_(std::move(inode)), access_(flags & 3) {
+    attach();
+}
+
+PipeFile::~PipeFile() {
+    MutexLock lock(pipe_->mu_);
+    if (access_ != O_WRONLY) {
+        pipe_->readers_--;
+    }
+    if (access_ != O_RDONLY) {
+        pipe_->writers_--;
+    }
+    const bool one_sided = (pipe_->readers_ == 0) != (pipe_->writers_ == 0);
+    lock.unlock();
+    if (one_sided) {
+        pipe_->queue_.notify(kEverything);
+    }
+    if (inode_) {
+        fifo_file_closed(*inode_);
+    }
+}
+
+std::string PipeFile::anonymous_name() const {
+    return "pipe:[" + std::to_string(pipe_->ino_) + "]";
+}
+
+Result<size_t> PipeFile::read(Task&, IoBuffer& destination) {
+    if (access_ == O_WRONLY) {
+        return Errno(EBADF);
+    }
+    return pipe_->read(destination);
+}
+
+Result<size_t> PipeFile::write(Task&, IoBuffer& source) {
+    if (access_ == O_RDONLY) {
+        return Errno(EBADF);
+    }
+    return pipe_->write(source);
+}
+
+PollMask PipeFile::poll() {
+    MutexLock lock(pipe_->mu_);
+    PollMask ready = 0;
+    if (access_ != O_WRONLY) {
+        if (pipe_->size_ > 0) {
+            ready |= EPOLLIN | EPOLLRDNORM;
+        }
+        if (pipe_->writers_ == 0 && !(hangup_hidden_ && pipe_->writer_opens_ == partner_opens_)) {
+            ready |= EPOLLHUP;
+        }
+    }
+    if (access_ != O_RDONLY) {
+        if (pipe_->writable_locked()) {
+            ready |= EPOLLOUT | EPOLLWRNORM;
+        }
+        if (pipe_->readers_ == 0) {
+            ready |= EPOLLERR;
+        }
+    }
+    return ready;
+}
+
+bool PipeFile::open_pending() {
+    if (!waits_for_partner_) {
+        return false;
+    }
+    MutexLock lock(pipe_->mu_);
+    return (access_ == O_RDONLY ? pipe_->writer_opens_ : pipe_->reader_opens_) == partner_opens_;
+}
+
+}  // namespace moat::kernel

@@ -1,0 +1,144 @@
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "kernel/base/mutex.h"
+#include "kernel/base/ref_ptr.h"
+#include "kernel/base/result.h"
+#include "kernel/fs/file.h"
+#include "kernel/mm/io_buffer.h"
+#include "kernel/task/wait_queue.h"
+
+namespace moat::kernel {
+
+class Inode;
+
+/// The bytes between the ends of a pipe or FIFO (pipe(7); Linux: struct pipe_inode_info). Shared by
+/// its PipeFiles. A ring of bytes, where Linux has a ring of pages: what Linux's merging of short
+/// writes leaves unused is usable here, so a pipe never holds less than Linux's, sometimes more.
+///
+/// Guest memory is copied with the pipe's lock held, as Linux does under pipe->mutex: a guest whose
+/// memory is slow to appear delays those who use the same pipe, nobody else.
+class Pipe final : public RefCounted {
+  public:
+    static constexpr size_t kDefaultCapacity = 65536;
+    static constexpr size_t kMinCapacity = 4096;
+    /// /proc/sys/fs/pipe-max-size
+    static constexpr size_t kMaxUnprivilegedCapacity = 1 << 20;
+    static constexpr size_t kMaxCapacity = 1u << 28;
+    /// Writes up to this size are all or nothing, and POLLOUT promises room for one.
+    static constexpr size_t kAtomic = 4096;
+
+    Pipe();
+    ~Pipe() override;
+
+    /// Moves up to `destination.remaining()` bytes. 0: nothing is left and nobody can write. EAGAIN:
+    /// nothing there yet.
+    Result<size_t> read(IoBuffer& destination);
+    /// Moves what fits; all or nothing up to kAtomic. EPIPE: nobody can read (the caller sends
+    /// SIGPIPE). EAGAIN: no room.
+    Result<size_t> write(IoBuffer& source);
+
+    // For splice(2) and tee(2), which move bytes by way of a buffer of the sentry.
+    /// Copies up to `size` of the next bytes without taking them. As read() otherwise.
+    Result<size_t> peek(void* destination, size_t size);
+    /// Gives back what a read took and its destination did not want; may exceed the capacity.
+    void put_back(const void* source, size_t size);
+    /// Bytes that a write could move now.
+    size_t room();
+
+    /// FIONREAD.
+    size_t size();
+    size_t capacity();
+    /// F_SETPIPE_SZ: rounds up to a power of two pages and returns the new capacity. EBUSY: more
+    /// bytes are in the pipe; EPERM: beyond pipe-max-size or the sandbox's share without
+    /// `privileged` (CAP_SYS_RESOURCE); EINVAL; ENOMEM.
+    Result<size_t> set_capacity(size_t requested, bool privileged);
+
+    bool has_readers();
+    WaitQueue& queue() { return queue_; }
+    uint64_t ino() const { return ino_; }
+
+  private:
+    friend class PipeFile;
+
+    bool reserve_storage_locked(size_t size) REQUIRES(mu_);
+    Result<size_t> read_locked(IoBuffer& destination) REQUIRES(mu_);
+    Result<size_t> write_locked(IoBuffer& source) REQUIRES(mu_);
+    size_t room_locked() const REQUIRES(mu_) { return size_ < capacity_ ? capacity_ - size_ : 0; }
+    /// Linux's "not full": an atomic write would succeed.
+    bool writable_locked() const REQUIRES(mu_) { return room_locked() >= kAtomic; }
+
+    const uint64_t ino_;
+    mutable Mutex<LockRank::kPipe> mu_;
+    std::unique_ptr<char[]> storage_ GUARDED_BY(mu_);  // null until the first write
+    size_t storage_size_ GUARDED_BY(mu_) = 0;
+    size_t head_ GUARDED_BY(mu_) = 0;  // of the oldest byte in storage_
+    size_t size_ GUARDED_BY(mu_) = 0;
+    size_t capacity_ GUARDED_BY(mu_);
+    uint32_t readers_ GUARDED_BY(mu_) = 0;
+    uint32_t writers_ GUARDED_BY(mu_) = 0;
+    // How often each end was ever opened: open(2) of a FIFO waits for these to move, so that a
+    // partner that opened and closed at once still counts.
+    uint64_t reader_opens_ GUARDED_BY(mu_) = 0;
+    uint64_t writer_opens_ GUARDED_BY(mu_) = 0;
+    WaitQueue queue_;
+};
+
+/// One open end (or, for a FIFO opened O_RDWR, both).
+class PipeFile final : public File {
+  public:
+    /// An end of an anonymous pipe, owned by `uid` and `gid`.
+    PipeFile(RefPtr<Pipe> pipe, uint32_t flags, uint32_t uid, uint32_t gid);
+    ~PipeFile() override;
+
+    Pipe& pipe() const { return *pipe_; }
+
+    std::string anonymous_name() const override;
+    Result<size_t> read(Task& task, IoBuffer& destination) override;
+    Result<size_t> write(Task& task, IoBuffer& source) override;
+    Result<int64_t> ioctl(Task& task, uint32_t command, uint64_t argument) override;
+    Result<struct stat> stat(Task& task) override;
+    PollMask poll() override;
+    WaitQueue* wait_queue() override { return &pipe_->queue_; }
+
+    /// True while open(2) of a FIFO has to wait for the other end.
+    bool open_pending();
+
+  private:
+    friend Result<RefPtr<File>> open_fifo(Task& task, Inode& inode, uint32_t flags);
+    PipeFile(RefPtr<Pipe> pipe, RefPtr<Inode> inode, uint32_t flags);
+    void attach();
+
+    const RefPtr<Pipe> pipe_;
+    const RefPtr<Inode> inode_;   // of a FIFO: keeps the key of the table of FIFOs; null otherwise
+    const uint32_t uid_ = 0, gid_ = 0;
+    const uint32_t access_;       // O_ACCMODE at open; flags() may be changed by fcntl
+    // Set at open, under the pipe's lock; then immutable.
+    uint64_t partner_opens_ = 0;  // what the other end's count was
+    bool waits_for_partner_ = false;
+    bool hangup_hidden_ = false;  // no POLLHUP until a writer has come (Linux: f_version)
+};
+
+/// A PipeFile of this FIFO is gone. For ~PipeFile() only.
+void fifo_file_closed(const Inode& inode);
+
+/// pipe(2)'s two ends: reading, writing. ENFILE never; `flags` is O_NONBLOCK or 0.
+std::pair<RefPtr<File>, RefPtr<File>> make_pipe(Task& task, uint32_t flags);
+
+/// Inode::open of a FIFO (fifo(7)): joins the pipe that the inode's other openers share. Never waits;
+/// open(2) goes through finish_fifo_open() afterwards. ENXIO: O_WRONLY | O_NONBLOCK and no reader.
+Result<RefPtr<File>> open_fifo(Task& task, Inode& inode, uint32_t flags);
+
+/// Runs `finish` (which installs the descriptor) as soon as a FIFO's other end is open: at once, or by
+/// a stored continuation. For any other file: at once. A signal gives kRestartSys and closes `file`.
+Result<int64_t> finish_fifo_open(
+    Task& task, RefPtr<File> file,
+    std::function<Result<int64_t>(Task&, RefPtr<File>)> finish);
+
+}  // namespace moat::kernel
