@@ -1,0 +1,198 @@
+#include "cri/base/files.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "kernel/base/check.h"
+
+namespace moat::cri {
+
+std::string random_id() {
+    unsigned char bytes[32];
+    CHECK(getrandom(bytes, sizeof(bytes), 0) == static_cast<ssize_t>(sizeof(bytes)));
+    static constexpr char kHex[] = "0123456789abcdef";
+    std::string id;
+    for (const unsigned char byte : bytes) {
+        id += kHex[byte >> 4];
+        id += kHex[byte & 15];
+    }
+    return id;
+}
+
+int64_t now_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME, &now);
+    return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+Result<std::string> read_fd(int fd, size_t max_bytes, const std::string& name) {
+    std::string data;
+    char buffer[16384];
+    for (;;) {
+        const ssize_t n = read(fd, buffer, sizeof(buffer));
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            return Error::from_errno(errno, "read " + name);
+        }
+        if (n == 0) {
+            return data;
+        }
+        data.append(buffer, static_cast<size_t>(n));
+        if (data.size() > max_bytes) {
+            return Error(EFBIG, "read " + name + ": longer than " + std::to_string(max_bytes) + " bytes");
+        }
+    }
+}
+
+Result<std::string> read_file(const std::string& path, size_t max_bytes) {
+    const ScopedFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd) {
+        return Error::from_errno(errno, "open " + path);
+    }
+    return read_fd(fd.get(), max_bytes, path);
+}
+
+Status write_all(int fd, std::string_view data, const std::string& name) {
+    while (!data.empty()) {
+        const ssize_t n = write(fd, data.data(), data.size());
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            return Error::from_errno(errno, "write " + name);
+        }
+        data.remove_prefix(static_cast<size_t>(n));
+    }
+    return {};
+}
+
+Status write_file(const std::string& path, std::string_view data, uint32_t mode) {
+    const std::string temporary = path + ".new";
+    const ScopedFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode));
+    if (!fd) {
+        return Error::from_errno(errno, "create " + temporary);
+    }
+    TRY(write_all(fd.get(), data, temporary));
+    if (fchmod(fd.get(), mode) != 0 || fdatasync(fd.get()) != 0) {
+        return Error::from_errno(errno, "sync " + temporary);
+    }
+    if (rename(temporary.c_str(), path.c_str()) != 0) {
+        return Error::from_errno(errno, "rename to " + path);
+    }
+    return {};
+}
+
+Status make_directories(const std::string& path, uint32_t mode) {
+    for (size_t at = 1; at != std::string::npos && at < path.size();) {
+        at = path.find('/', at);
+        const std::string part = path.substr(0, at);
+        if (mkdir(part.c_str(), mode) != 0 && errno != EEXIST) {
+            return Error::from_errno(errno, "mkdir " + part);
+        }
+        at = at == std::string::npos ? at : at + 1;
+    }
+    struct stat st {};
+    if (stat(path.c_str(), &st) != 0) {
+        return Error::from_errno(errno, "mkdir " + path);
+    }
+    if (!S_ISDIR(st.st_mode)) {
+        return Error::from_errno(ENOTDIR, "mkdir " + path);
+    }
+    return {};
+}
+
+namespace {
+
+/// Deletes all of the open directory `dir_fd`, which it takes over. Recursion is as deep as the tree;
+/// extraction bounds that depth by PATH_MAX.
+int remove_children(ScopedFd dir_fd) {
+    DIR* dir = fdopendir(dir_fd.get());
+    if (dir == nullptr) {
+        return errno;
+    }
+    (void)dir_fd.release();
+    int failed = 0;
+    while (const dirent* entry = readdir(dir)) {
+        const std::string_view name = entry->d_name;
+        if (name == "." || name == "..") {
+            continue;
+        }
+        if (unlinkat(dirfd(dir), entry->d_name, 0) == 0 || errno == ENOENT) {
+            continue;
+        }
+        if (errno != EISDIR && errno != EPERM) {
+            failed = errno;
+            continue;
+        }
+        ScopedFd child(openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        if (!child) {
+            failed = errno;
+            continue;
+        }
+        if (const int error = remove_children(std::move(child)); error != 0) {
+            failed = error;
+        }
+        if (unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR) != 0 && errno != ENOENT) {
+            failed = errno;
+        }
+    }
+    closedir(dir);
+    return failed;
+}
+
+}  // namespace
+
+Status remove_tree(const std::string& path) {
+    if (unlink(path.c_str()) == 0 || errno == ENOENT) {
+        return {};
+    }
+    if (errno != EISDIR && errno != EPERM) {
+        return Error::from_errno(errno, "remove " + path);
+    }
+    ScopedFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!fd) {
+        return Error::from_errno(errno, "remove " + path);
+    }
+    if (const int error = remove_children(std::move(fd)); error != 0) {
+        return Error::from_errno(error, "remove what is in " + path);
+    }
+    if (rmdir(path.c_str()) != 0 && errno != ENOENT) {
+        return Error::from_errno(errno, "remove " + path);
+    }
+    return {};
+}
+
+Status sync_directory(const std::string& path) {
+    const ScopedFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!fd || fsync(fd.get()) != 0) {
+        return Error::from_errno(errno, "sync " + path);
+    }
+    return {};
+}
+
+Result<FileLock> FileLock::acquire(const std::string& path, Mode mode, Wait wait) {
+    ScopedFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!fd && errno == EISDIR) {
+        fd.reset(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    }
+    if (!fd) {
+        return Error::from_errno(errno, "open lock " + path);
+    }
+    const int operation =
+        (mode == Mode::kShared ? LOCK_SH : LOCK_EX) | (wait == Wait::kNo ? LOCK_NB : 0);
+    while (flock(fd.get(), operation) != 0) {
+        if (errno != EINTR) {
+            return Error::from_errno(errno, "lock " + path);
+        }
+    }
+    return FileLock(std::move(fd));
+}
+
+}  // namespace moat::cri

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "cri/base/error.h"
+#include "kernel/base/scoped_fd.h"
+
+namespace moat::cri {
+
+/// 64 hex digits from getrandom(2): the form of all ids of pods and containers.
+std::string random_id();
+/// CLOCK_REALTIME.
+int64_t now_ns();
+
+/// The whole file; EFBIG when it is longer than `max_bytes`.
+Result<std::string> read_file(const std::string& path, size_t max_bytes);
+Result<std::string> read_fd(int fd, size_t max_bytes, const std::string& name);
+Status write_all(int fd, std::string_view data, const std::string& name);
+/// Writes, syncs and renames into place: a reader sees the old or the new content.
+Status write_file(const std::string& path, std::string_view data, uint32_t mode = 0644);
+/// mkdir -p. Directories that are made get `mode`.
+Status make_directories(const std::string& path, uint32_t mode = 0755);
+/// rm -rf that follows no link and does not cross into what is mounted below: a path that is not
+/// there is a success.
+Status remove_tree(const std::string& path);
+Status sync_directory(const std::string& path);
+
+/// An flock(2) on `path`, which is made if need be; released with the object.
+class FileLock {
+  public:
+    enum class Mode { kShared, kExclusive };
+    enum class Wait { kYes, kNo };
+    /// EWOULDBLOCK when somebody holds it and `wait` is kNo.
+    static Result<FileLock> acquire(const std::string& path, Mode mode, Wait wait = Wait::kYes);
+
+  private:
+    explicit FileLock(ScopedFd fd) : fd_(std::move(fd)) {}
+    ScopedFd fd_;
+};
+
+}  // namespace moat::cri

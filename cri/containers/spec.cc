@@ -1,0 +1,481 @@
+#include "cri/containers/spec.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "api.pb.h"
+#include "cri/base/files.h"
+#include "cri/containers/capabilities.h"
+#include "runtime/runtime.h"
+
+namespace moat::cri {
+
+using nlohmann::json;
+
+namespace {
+
+const std::vector<std::string> kDefaultMasked = {
+    "/proc/acpi",    "/proc/asound", "/proc/kcore",       "/proc/keys",     "/proc/latency_stats",
+    "/proc/scsi",    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware"};
+const std::vector<std::string> kDefaultReadonly = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
+                                                   "/proc/sysrq-trigger"};
+constexpr char kDefaultPath[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+template <typename Strings>
+std::vector<std::string> to_vector(const Strings& strings) {
+    return {strings.begin(), strings.end()};
+}
+
+Status check_namespaces(const api::NamespaceOption& options, const std::string& where) {
+    if (options.pid() == api::NODE) {
+        return not_supported(where + ".pid: NODE: a sandboxed pod does not see the node's processes");
+    }
+    if (options.pid() == api::TARGET) {
+        return not_supported(where + ".pid: TARGET: not built yet");
+    }
+    if (options.ipc() == api::NODE) {
+        return not_supported(where + ".ipc: NODE: a sandboxed pod does not see the node's IPC objects");
+    }
+    if (options.has_userns_options() && options.userns_options().mode() != api::NODE) {
+        return not_supported(where + ".userns_options: user namespaces are not built yet");
+    }
+    return {};
+}
+
+Status check_profile(const api::SecurityProfile& profile, const std::string& field) {
+    if (profile.profile_type() == api::SecurityProfile::Localhost) {
+        return not_supported(field + ": localhost profile \"" + profile.localhost_ref() + "\": not built yet");
+    }
+    return {};
+}
+
+Status check_mount(const api::Mount& mount) {
+    const std::string where = "mounts: \"" + mount.container_path() + "\"";
+    if (mount.container_path().empty()) {
+        return invalid_argument("mounts: container_path: missing");
+    }
+    if (mount.has_image()) {
+        return not_supported(where + ": image volumes are not built yet");
+    }
+    if (mount.host_path().empty() || mount.host_path().front() != '/') {
+        return invalid_argument(where + ": host_path: not an absolute path: \"" + mount.host_path() + "\"");
+    }
+    if (mount.propagation() != api::PROPAGATION_PRIVATE) {
+        return not_supported(where + ": propagation " + api::MountPropagation_Name(mount.propagation()) +
+                             ": only PROPAGATION_PRIVATE is built");
+    }
+    if (mount.recursive_read_only()) {
+        return not_supported(where + ": recursive_read_only is not built yet");
+    }
+    if (mount.uidmappings_size() != 0 || mount.gidmappings_size() != 0) {
+        return not_supported(where + ": id-mapped mounts are not built yet");
+    }
+    if (mount.mount_options_size() != 0) {
+        return not_supported(where + ": mount_options are not built yet");
+    }
+    return {};
+}
+
+}  // namespace
+
+Status check_pod_config(const api::PodSandboxConfig& pod) {
+    if (pod.metadata().name().empty()) {
+        return invalid_argument("config.metadata.name: missing");
+    }
+    if (pod.metadata().uid().empty()) {
+        return invalid_argument("config.metadata.uid: missing");
+    }
+    if (pod.hostname().size() > 64) {
+        return invalid_argument("config.hostname: longer than 64 bytes");
+    }
+    const auto& security = pod.linux().security_context();
+    TRY(check_namespaces(security.namespace_options(), "linux.security_context.namespace_options"));
+    TRY(check_profile(security.seccomp(), "linux.security_context.seccomp"));
+    TRY(check_profile(security.apparmor(), "linux.security_context.apparmor"));
+    return {};
+}
+
+Status check_container_config(const api::ContainerConfig& config, const api::PodSandboxConfig&) {
+    if (config.metadata().name().empty()) {
+        return invalid_argument("config.metadata.name: missing");
+    }
+    if (config.image().image().empty()) {
+        return invalid_argument("config.image.image: missing");
+    }
+    if (config.devices_size() != 0) {
+        return not_supported("config.devices: \"" + config.devices(0).host_path() +
+                             "\": devices of the node are not built yet");
+    }
+    if (config.cdi_devices_size() != 0) {
+        return not_supported("config.CDI_devices: \"" + config.cdi_devices(0).name() + "\": not built yet");
+    }
+    for (const auto& mount : config.mounts()) {
+        TRY(check_mount(mount));
+    }
+    // The kubelet sends both; a client that only sets the path leads out of the pod's log directory
+    // with "..", and the file is opened by root.
+    if (("/" + config.log_path() + "/").find("/../") != std::string::npos) {
+        return invalid_argument("config.log_path: \"..\" in \"" + config.log_path() + "\"");
+    }
+    const auto& security = config.linux().security_context();
+    TRY(check_namespaces(security.namespace_options(), "linux.security_context.namespace_options"));
+    TRY(check_profile(security.seccomp(), "linux.security_context.seccomp"));
+    TRY(check_profile(security.apparmor(), "linux.security_context.apparmor"));
+    return {};
+}
+
+UserRequest user_request(const api::ContainerConfig& config, const ImageConfig& image) {
+    const auto& security = config.linux().security_context();
+    UserRequest request;
+    if (security.has_run_as_user()) {
+        request.uid = security.run_as_user().value();
+    }
+    if (security.has_run_as_group()) {
+        request.gid = security.run_as_group().value();
+    }
+    request.username = security.run_as_username();
+    request.image_user = image.user;
+    request.supplemental_groups = {security.supplemental_groups().begin(), security.supplemental_groups().end()};
+    request.merge_image_groups = security.supplemental_groups_policy() == api::Merge;
+    return request;
+}
+
+Result<int> stop_signal(const api::ContainerConfig& config, const ImageConfig& image) {
+    if (config.stop_signal() != api::SIGNAL_RUNTIME_DEFAULT) {
+        // SIGNAL_SIGRTMINPLUS3 -> SIGRTMIN+3, as STOPSIGNAL writes it.
+        std::string name = api::Signal_Name(config.stop_signal()).substr(sizeof("SIGNAL_") - 1);
+        for (const auto& [from, to] : {std::pair{"PLUS", "+"}, std::pair{"MINUS", "-"}}) {
+            if (const size_t at = name.find(from); at != std::string::npos) {
+                name.replace(at, strlen(from), to);
+            }
+        }
+        if (const int number = signal_number(name); number != 0) {
+            return number;
+        }
+        return invalid_argument("config.stop_signal: " + name + ": unknown");
+    }
+    if (!image.stop_signal.empty()) {
+        if (const int number = signal_number(image.stop_signal); number != 0) {
+            return number;
+        }
+        return invalid_argument("the image's StopSignal: \"" + image.stop_signal + "\": unknown");
+    }
+    return 15;
+}
+
+runtime::Resources to_resources(const api::LinuxContainerResources& r) {
+    runtime::Resources out;
+    const auto set = [](auto& field, auto value) {
+        if (value != 0) {
+            field = static_cast<std::decay_t<decltype(*field)>>(value);
+        }
+    };
+    set(out.memory_limit_bytes, r.memory_limit_in_bytes());
+    set(out.memory_swap_bytes, r.memory_swap_limit_in_bytes());
+    set(out.cpu_quota_us, r.cpu_quota());
+    set(out.cpu_period_us, r.cpu_period());
+    set(out.cpu_shares, r.cpu_shares());
+    if (!r.cpuset_cpus().empty()) {
+        out.cpuset_cpus = r.cpuset_cpus();
+    }
+    if (!r.cpuset_mems().empty()) {
+        out.cpuset_mems = r.cpuset_mems();
+    }
+    out.unified = {r.unified().begin(), r.unified().end()};
+    return out;
+}
+
+namespace {
+
+/// Command and arguments: Kubernetes' rule, where a command of the pod hides the image's CMD as well.
+Result<std::vector<std::string>> arguments(const api::ContainerConfig& config, const ImageConfig& image) {
+    std::vector<std::string> args = to_vector(config.command());
+    std::vector<std::string> rest = to_vector(config.args());
+    if (args.empty()) {
+        args = image.entrypoint;
+        if (rest.empty()) {
+            rest = image.cmd;
+        }
+    }
+    args.insert(args.end(), rest.begin(), rest.end());
+    if (args.empty()) {
+        return invalid_argument("config.command: neither the request nor the image says what to run");
+    }
+    return args;
+}
+
+/// Of the image, then the request's; what people expect of every container is added when missing.
+Result<std::vector<std::string>> environment(const SpecInput& input) {
+    std::vector<std::string> order;
+    std::map<std::string, std::string> values;
+    const auto set = [&](const std::string& key, const std::string& value) {
+        if (!values.contains(key)) {
+            order.push_back(key);
+        }
+        values[key] = value;
+    };
+    set("PATH", kDefaultPath);
+    set("HOSTNAME", input.hostname);
+    for (const std::string& entry : input.image.env) {
+        const size_t equals = entry.find('=');
+        set(entry.substr(0, equals), equals == std::string::npos ? "" : entry.substr(equals + 1));
+    }
+    for (const auto& entry : input.config.envs()) {
+        if (entry.key().empty() || entry.key().find('=') != std::string::npos ||
+            entry.key().find('\0') != std::string::npos || entry.value().find('\0') != std::string::npos) {
+            return invalid_argument("config.envs: \"" + entry.key() + "\": not a possible variable");
+        }
+        set(entry.key(), entry.value());
+    }
+    if (input.config.tty() && !values.contains("TERM")) {
+        set("TERM", "xterm");
+    }
+    if (!values.contains("HOME")) {
+        set("HOME", input.user.home);
+    }
+    std::vector<std::string> result;
+    for (const std::string& key : order) {
+        result.push_back(key + "=" + values[key]);
+    }
+    return result;
+}
+
+json mount_entry(const std::string& destination, const std::string& type, const std::string& source,
+                 std::vector<std::string> options) {
+    return {{"destination", destination}, {"type", type}, {"source", source}, {"options", std::move(options)}};
+}
+
+/// Lexically, as the mount is only looked up inside the container later.
+std::string clean_path(const std::string& path) {
+    std::vector<std::string> parts;
+    size_t at = 0;
+    while (at <= path.size()) {
+        const size_t end = std::min(path.find('/', at), path.size());
+        const std::string part = path.substr(at, end - at);
+        if (part == "..") {
+            if (!parts.empty()) {
+                parts.pop_back();
+            }
+        } else if (!part.empty() && part != ".") {
+            parts.push_back(part);
+        }
+        at = end + 1;
+    }
+    std::string result;
+    for (const std::string& part : parts) {
+        result += "/" + part;
+    }
+    return result.empty() ? "/" : result;
+}
+
+/// The host's path without links, made as a directory if nothing is there.
+Result<std::string> mount_source(const std::string& host_path) {
+    struct stat st {};
+    if (stat(host_path.c_str(), &st) != 0) {
+        if (errno != ENOENT) {
+            return Error::from_errno(errno, "stat " + host_path);
+        }
+        TRY(make_directories(host_path));
+    }
+    char resolved[PATH_MAX];
+    if (realpath(host_path.c_str(), resolved) == nullptr) {
+        return Error::from_errno(errno, "resolve " + host_path);
+    }
+    return std::string(resolved);
+}
+
+/// System mounts first; then files of the pod and the request's mounts, parents before children.
+Result<json> mounts(const SpecInput& input) {
+    const auto& security = input.config.linux().security_context();
+    const std::string sys_access = security.privileged() ? "rw" : "ro";
+    std::vector<json> system = {
+        mount_entry("/proc", "proc", "proc", {"nosuid", "noexec", "nodev"}),
+        mount_entry("/dev", "tmpfs", "tmpfs", {"nosuid", "strictatime", "mode=755", "size=65536k"}),
+        mount_entry("/dev/pts", "devpts", "devpts",
+                    {"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}),
+        mount_entry("/dev/mqueue", "mqueue", "mqueue", {"nosuid", "noexec", "nodev"}),
+        mount_entry("/sys", "sysfs", "sysfs", {"nosuid", "noexec", "nodev", sys_access}),
+        mount_entry("/sys/fs/cgroup", "cgroup", "cgroup", {"nosuid", "noexec", "nodev", "relatime", sys_access}),
+        // One tmpfs for all containers of the pod: see the mount hints in annotations().
+        mount_entry("/dev/shm", "bind", input.pod_directory + "/shm", {"rbind", "rw", "nosuid", "noexec", "nodev"}),
+    };
+    std::vector<json> own;
+    const std::string file_access = security.readonly_rootfs() ? "ro" : "rw";
+    for (const char* name : {"hosts", "hostname", "resolv.conf"}) {
+        own.push_back(mount_entry(std::string("/etc/") + name, "bind", input.pod_directory + "/" + name,
+                                  {"rbind", "rprivate", file_access}));
+    }
+    std::vector<json> requested;
+    for (const auto& mount : input.config.mounts()) {
+        const std::string destination = clean_path(mount.container_path());
+        const std::string source =
+            TRY_HOST("mount at " + destination, mount_source(mount.host_path()));
+        requested.push_back(
+            mount_entry(destination, "bind", source, {"rbind", "rprivate", mount.readonly() ? "ro" : "rw"}));
+    }
+    // A request for one of our own places replaces ours, as kubelet does with /etc/hosts.
+    const auto is_requested = [&](const json& ours) {
+        return std::any_of(requested.begin(), requested.end(),
+                           [&](const json& theirs) { return theirs["destination"] == ours["destination"]; });
+    };
+    std::erase_if(system, is_requested);
+    std::erase_if(own, is_requested);
+    own.insert(own.end(), requested.begin(), requested.end());
+    std::stable_sort(own.begin(), own.end(), [](const json& a, const json& b) {
+        const auto depth = [](const json& m) {
+            const auto& path = m["destination"].get_ref<const std::string&>();
+            return path == "/" ? 0 : std::count(path.begin(), path.end(), '/');
+        };
+        return depth(a) < depth(b);
+    });
+    json all = json::array();
+    for (auto* list : {&system, &own}) {
+        for (json& entry : *list) {
+            all.push_back(std::move(entry));
+        }
+    }
+    return all;
+}
+
+Result<json> capabilities(const api::LinuxContainerSecurityContext& security) {
+    const auto& request = security.capabilities();
+    auto set = security.privileged() ? all_capabilities()
+                                     : TRY(adjust_capabilities(default_capabilities(),
+                                                               to_vector(request.add_capabilities()),
+                                                               to_vector(request.drop_capabilities())));
+    json ambient = json::array();
+    for (const std::string& name : request.add_ambient_capabilities()) {
+        const std::string capability = TRY(capability_name(name));
+        if (std::find(set.begin(), set.end(), capability) == set.end()) {
+            set.push_back(capability);
+        }
+        ambient.push_back(capability);
+    }
+    // capabilities(7): only what is inheritable too can be ambient.
+    return json{{"bounding", set}, {"effective", set}, {"permitted", set},
+                {"inheritable", ambient}, {"ambient", ambient}};
+}
+
+json resources(const api::LinuxContainerResources& r) {
+    json memory = json::object();
+    json cpu = json::object();
+    const auto set = [](json& into, const char* key, int64_t value) {
+        if (value != 0) {
+            into[key] = value;
+        }
+    };
+    set(memory, "limit", r.memory_limit_in_bytes());
+    set(memory, "swap", r.memory_swap_limit_in_bytes());
+    set(cpu, "shares", r.cpu_shares());
+    set(cpu, "quota", r.cpu_quota());
+    set(cpu, "period", r.cpu_period());
+    if (!r.cpuset_cpus().empty()) {
+        cpu["cpus"] = r.cpuset_cpus();
+    }
+    if (!r.cpuset_mems().empty()) {
+        cpu["mems"] = r.cpuset_mems();
+    }
+    json out = {{"memory", memory}, {"cpu", cpu}};
+    for (const auto& limit : r.hugepage_limits()) {
+        out["hugepageLimits"].push_back({{"pageSize", limit.page_size()}, {"limit", limit.limit()}});
+    }
+    if (!r.unified().empty()) {
+        out["unified"] = std::map<std::string, std::string>(r.unified().begin(), r.unified().end());
+    }
+    return out;
+}
+
+json namespaces(const SpecInput& input) {
+    const auto& options = input.config.linux().security_context().namespace_options();
+    json list = json::array();
+    for (const char* type : {"ipc", "uts", "mount"}) {
+        list.push_back({{"type", type}});
+    }
+    json pid = {{"type", "pid"}};
+    if (options.pid() == api::POD) {
+        // A path says "shared by the pod": the sandbox has one pid namespace for that.
+        pid["path"] = "/proc/" + std::to_string(input.sandbox_pid) + "/ns/pid";
+    }
+    list.push_back(std::move(pid));
+    json network = {{"type", "network"}};
+    if (!input.network_namespace.empty()) {
+        network["path"] = input.network_namespace;
+    }
+    list.push_back(std::move(network));
+    return list;
+}
+
+/// The pod's and the container's own annotations, under what runtimes agree on: the CRI keys by which
+/// the runtime knows a container from a sandbox, and the hint that makes /dev/shm one tmpfs per pod.
+json annotations(const SpecInput& input) {
+    json all = json::object();
+    for (const auto& [key, value] : input.pod.annotations()) {
+        all[key] = value;
+    }
+    for (const auto& [key, value] : input.config.annotations()) {
+        all[key] = value;
+    }
+    all["io.kubernetes.cri.container-type"] = "container";
+    all["io.kubernetes.cri.sandbox-id"] = input.pod_id;
+    all["io.kubernetes.cri.sandbox-name"] = input.pod.metadata().name();
+    all["io.kubernetes.cri.sandbox-namespace"] = input.pod.metadata().namespace_();
+    all["io.kubernetes.cri.sandbox-uid"] = input.pod.metadata().uid();
+    all["io.kubernetes.cri.container-name"] = input.config.metadata().name();
+    all["io.kubernetes.cri.image-name"] = input.config.image().image();
+    all["dev.gvisor.spec.mount.shm.source"] = input.pod_directory + "/shm";
+    all["dev.gvisor.spec.mount.shm.type"] = "tmpfs";
+    all["dev.gvisor.spec.mount.shm.share"] = "pod";
+    return all;
+}
+
+}  // namespace
+
+Result<std::string> build_spec(const SpecInput& input) {
+    const auto& config = input.config;
+    const auto& security = config.linux().security_context();
+    json process = {
+        {"terminal", config.tty()},
+        {"user", {{"uid", input.user.ids.uid}, {"gid", input.user.ids.gid}, {"additionalGids", input.user.ids.groups}}},
+        {"args", TRY(arguments(config, input.image))},
+        {"env", TRY(environment(input))},
+        {"cwd", clean_path(config.working_dir().empty() ? input.image.working_dir : config.working_dir())},
+        {"capabilities", TRY(capabilities(security))},
+        {"rlimits", {{{"type", "RLIMIT_NOFILE"}, {"soft", 1024}, {"hard", 524288}}}},
+        {"noNewPrivileges", security.no_new_privs()},
+    };
+    if (config.linux().resources().oom_score_adj() != 0) {
+        process["oomScoreAdj"] = config.linux().resources().oom_score_adj();
+    }
+    json guest = {
+        {"namespaces", namespaces(input)},
+        {"resources", resources(config.linux().resources())},
+    };
+    if (!security.privileged()) {
+        // Kubelet always says which paths; a client without a security context gets the usual ones.
+        const bool told = config.linux().has_security_context();
+        guest["maskedPaths"] = told ? to_vector(security.masked_paths()) : kDefaultMasked;
+        guest["readonlyPaths"] = told ? to_vector(security.readonly_paths()) : kDefaultReadonly;
+    }
+    const json spec = {
+        {"ociVersion", "1.0.2"},
+        {"process", std::move(process)},
+        {"root", {{"path", input.rootfs}, {"readonly", security.readonly_rootfs()}}},
+        {"hostname", input.hostname},
+        {"mounts", TRY(mounts(input))},
+        {"annotations", annotations(input)},
+        {"linux", std::move(guest)},
+    };
+    try {
+        return spec.dump(1);
+    } catch (const json::exception& e) {
+        return invalid_argument(std::string("config: a value is not UTF-8, which config.json cannot carry: ") +
+                                e.what());
+    }
+}
+
+}  // namespace moat::cri

@@ -1,0 +1,121 @@
+#include "cri/store/database.h"
+
+#include <sqlite3.h>
+
+#include "cri/store/schema.h"
+
+namespace moat::cri {
+
+int64_t Row::integer(int column) const { return sqlite3_column_int64(statement_, column); }
+
+std::string Row::text(int column) const {
+    const auto* data = static_cast<const char*>(sqlite3_column_blob(statement_, column));
+    return data == nullptr ? std::string()
+                           : std::string(data, static_cast<size_t>(sqlite3_column_bytes(statement_, column)));
+}
+
+Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
+    sqlite3* raw = nullptr;
+    const int code = sqlite3_open_v2(path.c_str(), &raw,
+                                     SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, nullptr);
+    std::unique_ptr<Database> database(new Database(raw));
+    if (code != SQLITE_OK) {
+        return internal_error("open database " + path + ": " + sqlite3_errstr(code));
+    }
+    sqlite3_busy_timeout(raw, 30'000);
+    for (const char* pragma : {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON"}) {
+        TRY_STEP("database " + path, database->run(pragma));
+    }
+    TRY_STEP("database " + path, database->migrate());
+    return database;
+}
+
+Database::~Database() { sqlite3_close_v2(db_); }
+
+Error Database::failure(std::string_view sql) const {
+    const int code = sqlite3_extended_errcode(db_);
+    const std::string message = std::string(sqlite3_errmsg(db_)) + " in: " + std::string(sql);
+    if ((code & 0xff) == SQLITE_CONSTRAINT) {
+        return already_exists(message);
+    }
+    if ((code & 0xff) == SQLITE_FULL) {
+        return Error(ENOSPC, message);
+    }
+    return internal_error(message);
+}
+
+Result<sqlite3_stmt*> Database::prepare(std::string_view sql) {
+    sqlite3_stmt* statement = nullptr;
+    if (sqlite3_prepare_v2(db_, sql.data(), static_cast<int>(sql.size()), &statement, nullptr) != SQLITE_OK) {
+        return failure(sql);
+    }
+    return statement;
+}
+
+Status Database::step_all(sqlite3_stmt* statement, std::string_view sql, const Visitor* visit) {
+    int code;
+    while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
+        if (visit != nullptr) {
+            (*visit)(Row(statement));
+        }
+    }
+    Status status;
+    if (code != SQLITE_DONE) {
+        status = failure(sql);
+    }
+    sqlite3_finalize(statement);
+    return status;
+}
+
+void Database::bind(sqlite3_stmt* statement, int index, int64_t value) {
+    sqlite3_bind_int64(statement, index, value);
+}
+void Database::bind(sqlite3_stmt* statement, int index, std::string_view value) {
+    // The caller's arguments outlive the statement: no copy. A null pointer would bind NULL.
+    sqlite3_bind_text(statement, index, value.data() == nullptr ? "" : value.data(),
+                      static_cast<int>(value.size()), SQLITE_STATIC);
+}
+void Database::bind(sqlite3_stmt* statement, int index, Blob value) {
+    sqlite3_bind_blob(statement, index, value.bytes.data() == nullptr ? "" : value.bytes.data(),
+                      static_cast<int>(value.bytes.size()), SQLITE_STATIC);
+}
+
+Result<Database::Transaction> Database::begin() {
+    std::unique_lock lock(mu_);
+    TRY(query_locked("BEGIN IMMEDIATE", nullptr));
+    return Transaction(*this, std::move(lock));
+}
+
+Database::Transaction::~Transaction() {
+    if (database_ != nullptr && lock_.owns_lock()) {
+        (void)database_->query_locked("ROLLBACK", nullptr);
+    }
+}
+
+Status Database::Transaction::commit() {
+    TRY(database_->query_locked("COMMIT", nullptr));
+    lock_.unlock();
+    database_ = nullptr;
+    return {};
+}
+
+Status Database::migrate() {
+    // IMMEDIATE: of two processes that open a fresh file at once, the second finds the work done.
+    Transaction transaction = TRY(begin());
+    int64_t version = 0;
+    TRY(transaction.query("PRAGMA user_version", [&](const Row& row) { version = row.integer(0); }));
+    const auto known = static_cast<int64_t>(kMigrations.size());
+    if (version > known) {
+        return internal_error("its schema is version " + std::to_string(version) + ", this moatd knows " +
+                              std::to_string(known) + ": written by a newer moatd");
+    }
+    for (int64_t i = version; i < known; ++i) {
+        for (const char* statement : kMigrations[static_cast<size_t>(i)]) {
+            TRY_STEP("schema version " + std::to_string(i + 1), transaction.run(statement));
+        }
+    }
+    TRY(transaction.run("PRAGMA user_version=" + std::to_string(known)));
+    return transaction.commit();
+}
+
+}  // namespace moat::cri

@@ -1,0 +1,118 @@
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "cri/base/error.h"
+
+struct sqlite3;
+struct sqlite3_stmt;
+
+namespace moat::cri {
+
+/// A parameter that is bound as bytes, not as text.
+struct Blob {
+    std::string_view bytes;
+};
+
+/// One row of a result; only valid inside the callback that receives it.
+class Row {
+  public:
+    explicit Row(sqlite3_stmt* statement) : statement_(statement) {}
+    int64_t integer(int column) const;
+    std::string text(int column) const;  ///< also for blobs
+
+  private:
+    sqlite3_stmt* statement_;
+};
+
+/// One connection to a SQLite file, shared by all threads of the process behind a mutex. The file is
+/// in WAL mode with synchronous=FULL: when a statement outside a transaction (or the commit) has
+/// returned, its effect survives a kill and a power cut. Other processes (`moatd image load`) may
+/// have the file open as well.
+class Database {
+  public:
+    using Visitor = std::function<void(const Row&)>;
+    using Parameters = std::initializer_list<struct Parameter>;
+
+    /// Opens or makes the file and brings its schema to the current version.
+    static Result<std::unique_ptr<Database>> open(const std::string& path);
+    ~Database();
+
+    template <typename... Args>
+    Status run(std::string_view sql, const Args&... args) {
+        const std::lock_guard lock(mu_);
+        return query_locked(sql, nullptr, args...);
+    }
+    template <typename... Args>
+    Status query(std::string_view sql, const Visitor& visit, const Args&... args) {
+        const std::lock_guard lock(mu_);
+        return query_locked(sql, &visit, args...);
+    }
+
+    /// BEGIN IMMEDIATE to commit(); rolled back when it ends without. Holds the connection's mutex,
+    /// so the owner must not use the database itself meanwhile.
+    class Transaction {
+      public:
+        Transaction(const Transaction&) = delete;
+        Transaction& operator=(const Transaction&) = delete;
+        Transaction(Transaction&& other) noexcept
+            : database_(std::exchange(other.database_, nullptr)), lock_(std::move(other.lock_)) {}
+        ~Transaction();
+        template <typename... Args>
+        Status run(std::string_view sql, const Args&... args) {
+            return database_->query_locked(sql, nullptr, args...);
+        }
+        template <typename... Args>
+        Status query(std::string_view sql, const Visitor& visit, const Args&... args) {
+            return database_->query_locked(sql, &visit, args...);
+        }
+        Status commit();
+
+      private:
+        friend class Database;
+        Transaction(Database& database, std::unique_lock<std::mutex> lock)
+            : database_(&database), lock_(std::move(lock)) {}
+        Database* database_;
+        std::unique_lock<std::mutex> lock_;
+    };
+    Result<Transaction> begin();
+
+  private:
+    explicit Database(sqlite3* db) : db_(db) {}
+    Status migrate();
+    Error failure(std::string_view sql) const;
+    Result<sqlite3_stmt*> prepare(std::string_view sql);
+    Status step_all(sqlite3_stmt* statement, std::string_view sql, const Visitor* visit);
+    static void bind(sqlite3_stmt* statement, int index, int64_t value);
+    static void bind(sqlite3_stmt* statement, int index, std::string_view value);
+    static void bind(sqlite3_stmt* statement, int index, Blob value);
+
+    template <typename... Args>
+    Status query_locked(std::string_view sql, const Visitor* visit, const Args&... args) {
+        sqlite3_stmt* statement = TRY(prepare(sql));
+        int index = 0;
+        (bind_any(statement, ++index, args), ...);
+        return step_all(statement, sql, visit);
+    }
+    template <typename T>
+    static void bind_any(sqlite3_stmt* statement, int index, const T& value) {
+        if constexpr (std::is_enum_v<T> || std::integral<T>) {
+            bind(statement, index, static_cast<int64_t>(value));
+        } else if constexpr (std::same_as<T, Blob>) {
+            bind(statement, index, value);
+        } else {
+            bind(statement, index, std::string_view(value));
+        }
+    }
+
+    std::mutex mu_;
+    sqlite3* db_;
+};
+
+}  // namespace moat::cri
