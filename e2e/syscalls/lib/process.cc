@@ -200,6 +200,12 @@ void wait_until_blocked(pid_t pid, pid_t tid) {
 
 pid_t gettid_now() { return static_cast<pid_t>(::syscall(SYS_gettid)); }
 
+void spin_forever() {
+    for (;;) {
+        asm volatile("pause" ::: "memory");
+    }
+}
+
 std::string self_exe() {
     char path[4096];
     const ssize_t n = ::readlink("/proc/self/exe", path, sizeof path);

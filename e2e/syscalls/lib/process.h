@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <ostream>
 #include <source_location>
 #include <string>
@@ -72,6 +73,8 @@ class Thread {
     Thread& operator=(const Thread&) = delete;
 
     void join();
+    /// Never joins: for threads that ended behind libc's back.
+    void forget() { joined_ = true; }
     /// The kernel's thread id; waits until the thread has started.
     pid_t tid() const;
     pthread_t handle() const { return handle_; }
@@ -107,6 +110,8 @@ void wait_until_blocked(pid_t pid, pid_t tid = 0);
 char thread_state(pid_t pid, pid_t tid);
 
 pid_t gettid_now();
+/// Computes without any system call until the process is ended.
+[[noreturn]] void spin_forever();
 
 /// The path of this binary, from /proc/self/exe.
 std::string self_exe();
