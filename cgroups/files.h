@@ -1,0 +1,40 @@
+#pragma once
+
+// Reading and writing the small files of a cgroup directory.
+
+#include <string>
+#include <vector>
+
+#include "cgroups/cgroup.h"
+
+namespace moat::cgroups {
+
+Result<std::string> read_file(const std::string& path);
+/// One write(2), as the kernel wants it. The error names the file and the value.
+Status write_file(const std::string& path, const std::string& value);
+bool exists(const std::string& path);
+/// First number in the file; 0 if there is no file or no number ("max").
+uint64_t read_number(const std::string& path);
+/// The value of "key N" in flat-keyed text; 0 if there is none.
+uint64_t flat_value(const std::string& text, const std::string& key);
+/// mkdir -p below `mount_point`, calling `made(directory)` for each that was not there before.
+Status make_directories(const std::string& mount_point, const std::string& path,
+                        Status (*made)(const std::string& directory));
+std::vector<std::string> missing_directories(const std::string& mount_point, const std::string& path);
+/// cgroup.procs of the directory and of all below it.
+std::vector<pid_t> processes_below(const std::string& directory);
+/// SIGKILLs what processes_below() shows until it shows nothing; ETIMEDOUT after five seconds.
+Status kill_below(const std::string& directory);
+/// Waits 1 ms, 2 ms, ... between polls of a file that v1 cannot notify about.
+class Backoff {
+  public:
+    explicit Backoff(int limit_ms) : left_ms_(limit_ms) {}
+    /// False when the time is used up.
+    bool wait();
+
+  private:
+    int step_ms_ = 1;
+    int left_ms_;
+};
+
+}  // namespace moat::cgroups
