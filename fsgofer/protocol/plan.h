@@ -27,7 +27,11 @@
 //   dev                           device nodes may be opened (with "devices")
 //   connect                       kConnect to unix sockets on the mount
 //   devices, fifos                kOpen may donate those
-//   ro, rw, bind, rbind, suid, exec   accepted, as OCI configurations have them; "ro" is read_only
+//   slave, rslave                 mounts made on the host below the source later on appear here too
+//   ro, rw, bind, rbind, private, rprivate, suid, exec
+//                                 accepted, as OCI configurations have them; "ro" is read_only, suid
+//                                 and exec change nothing
+// Shared propagation is not to be had: a guest has no way to mount on the host.
 //
 // The gofer is started as root in mount, ipc, uts, net and pid namespaces of its own, with N being one
 // end of a SOCK_SEQPACKET socket pair whose other end goes to the sentry. It answers the sentry's first
