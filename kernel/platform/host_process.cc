@@ -1,0 +1,423 @@
+#include "kernel/platform/host_process.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <thread>
+#include <unordered_map>
+
+#include "kernel/base/cleanup.h"
+#include "kernel/base/log.h"
+#include "kernel/platform/area.h"
+#include "kernel/platform/pool.h"
+#include "stub_symbols.h"
+
+namespace moat::platform {
+
+namespace {
+
+/// How long a guest may take to carry out what the sentry ordered, before its process is killed. The
+/// stub needs microseconds; only a guest that was stopped from outside, or attacks, needs longer.
+constexpr int kOrderTimeoutMs = 5000;
+
+HostProcess::DeathHandler death_handler = nullptr;
+int death_epoll = -1;
+
+constexpr uint64_t after(uint64_t instruction) { return instruction + 2; }
+
+int pidfd_open(pid_t pid) { return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)); }
+
+bool same_call(const Notification& n, const Order& order) {
+    return n.number == order.number && n.ip == after(MOAT_STUB_BATCH_INSTRUCTION) &&
+           std::equal(std::begin(n.arguments), std::end(n.arguments), order.arguments);
+}
+
+/// A thread that no order made: it runs under our filter but nobody knows it.
+void kill_stray(pid_t tid) {
+    LOG(kWarning, "platform", "killing host process of unknown thread %d", tid);
+    ::kill(tid, SIGKILL);
+}
+
+}  // namespace
+
+bool is_event(const Notification& n) {
+    return n.number == MOAT_EVENT && (n.ip == after(MOAT_STUB_EVENT_INSTRUCTION) ||
+                                      n.ip == after(MOAT_STUB_START_INSTRUCTION));
+}
+
+// ---------------------------------------------------------------- threads
+
+HostThread::HostThread(HostProcess& process, int slot, pid_t tid, RefPtr<Listener> listener)
+    : process_(process), slot_(slot), tid_(tid), listener_(std::move(listener)) {
+    listener_->add(this);
+}
+
+HostThread::~HostThread() { listener_->remove(this); }
+
+volatile Slot& HostThread::slot() const { return process_.slot(slot_); }
+
+void HostThread::load(const arch::Registers& registers, uint64_t fpstate) {
+    volatile Slot& s = slot();
+    memcpy(const_cast<arch::Registers*>(&s.registers), &registers, sizeof registers);
+    s.fpstate = fpstate;
+}
+
+void HostThread::kick() { ::syscall(SYS_tgkill, process_.pid(), tid_, MOAT_KICK); }
+
+Result<int64_t> HostThread::run_orders(std::span<const Order> orders) {
+    assert_no_locks_held("injecting a call");
+    CHECK(orders.size() <= MOAT_ORDER_COUNT);
+    memcpy(const_cast<Order*>(slot().orders), orders.data(), orders.size_bytes());
+    if (!listener_->reply(event_id, static_cast<int64_t>(orders.size()))) {
+        return Errno(ESRCH);
+    }
+    size_t next = 0;
+    for (;;) {
+        const auto received = listener_->receive(kOrderTimeoutMs);
+        if (!received.ok()) {
+            if (received.error() == ETIMEDOUT && !process_.dead()) {
+                LOG(kWarning, "platform", "host process %d does not carry out an order; killed",
+                    process_.pid());
+            }
+            process_.kill();
+            return Errno(ESRCH);
+        }
+        const Notification& n = *received;
+        if (n.tid != tid_) {
+            if (listener_->find(n.tid) != nullptr) {
+                listener_->set_aside(n);
+            } else {
+                kill_stray(n.tid);
+            }
+            continue;
+        }
+        if (is_event(n) && n.arguments[0] == MOAT_EV_BATCH) {
+            event_id = n.id;
+            return static_cast<int64_t>(n.arguments[1]);
+        }
+        while (next < orders.size() && orders[next].number == MOAT_COPY) {
+            next++;  // done inside the stub, never seen here
+        }
+        if (next == orders.size() || !same_call(n, orders[next])) {
+            LOG(kWarning, "platform", "host process %d: call %lu instead of the one ordered; killed",
+                process_.pid(), static_cast<unsigned long>(n.number));
+            process_.kill();
+            return Errno(ESRCH);
+        }
+        next++;
+        listener_->let_run(n.id);
+    }
+}
+
+// ---------------------------------------------------------------- processes
+
+HostProcess::HostProcess(pid_t pid, ScopedFd pidfd, ScopedFd area_fd, void* area, bool has_spawner)
+    : pid_(pid),
+      pidfd_(std::move(pidfd)),
+      area_fd_(std::move(area_fd)),
+      area_(area),
+      has_spawner_(has_spawner) {}
+
+HostProcess::~HostProcess() {
+    kill();
+    // Reaped only now: as long as somebody holds this object its pid names no other process.
+    siginfo_t info;
+    while (::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(pidfd_.get()), &info,
+                    WEXITED | __WALL) != 0 &&
+           errno == EINTR) {
+    }
+    threads_.clear();
+    give_back_area(Area{std::move(area_fd_), area_});
+}
+
+volatile AreaHeader& HostProcess::header() const { return *static_cast<AreaHeader*>(area_); }
+
+volatile Slot& HostProcess::slot(int index) const {
+    return *reinterpret_cast<Slot*>(static_cast<char*>(area_) + MOAT_HEADER_SIZE +
+                                    (static_cast<size_t>(index) << MOAT_SLOT_SHIFT));
+}
+
+void HostProcess::kill() {
+    if (!dead()) {
+        ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
+    }
+}
+
+Result<int> HostProcess::take_slot() {
+    MutexLock lock(mu_);
+    for (int i = 0; i < MOAT_MAX_THREADS; i++) {
+        if (!used_slots_[i]) {
+            used_slots_.set(i);
+            volatile Slot& s = slot(i);
+            s.stack_base = signal_stack_base(i);
+            s.stack_flags = 0;
+            s.stack_size = uint64_t{1} << MOAT_ALT_SHIFT;
+            return i;
+        }
+    }
+    return Errno(EAGAIN);
+}
+
+HostThread* HostProcess::adopt(std::unique_ptr<HostThread> thread) {
+    HostThread* raw = thread.get();
+    MutexLock lock(mu_);
+    threads_.push_back(std::move(thread));
+    return raw;
+}
+
+HostThread* HostProcess::first_thread() {
+    MutexLock lock(mu_);
+    CHECK(threads_.size() == 1);
+    return threads_.front().get();
+}
+
+void HostProcess::park(HostThread* thread) {
+    thread->owner = nullptr;
+    MutexLock lock(mu_);
+    parked_.push_back(thread);
+}
+
+Result<HostThread*> HostProcess::order_thread() {
+    const std::lock_guard<std::mutex> orders(spawner_mu_);
+    const int index = TRY(take_slot());
+    volatile AreaHeader& h = header();
+    h.kind = MOAT_KIND_THREAD;
+    h.slot = static_cast<uint32_t>(index);
+    const uint32_t order = ++sequence_;
+    post_order(h, order);
+    TRY(wait_for_word(&h.done, order, *this));
+    // What follows comes from memory that the guest can write. The descriptor may be any of its own;
+    // only a listener answers RECV, and only one of this process' threads says START.
+    const int64_t number = h.result;
+    if (number < 0) {
+        return Errno(EAGAIN);
+    }
+    ScopedFd fd(static_cast<int>(
+        ::syscall(SYS_pidfd_getfd, pidfd_.get(), static_cast<int>(number), 0)));
+    if (!fd) {
+        return Errno(EAGAIN);
+    }
+    enable_sync_wake_up(fd.get());
+    auto listener = make_ref<Listener>(std::move(fd));
+    const Notification n = TRY(listener->receive(kOrderTimeoutMs));
+    if (!is_event(n) || n.arguments[0] != MOAT_EV_START ||
+        n.arguments[1] != static_cast<uint64_t>(index) || ::syscall(SYS_tgkill, pid_, n.tid, 0) != 0) {
+        LOG(kWarning, "platform", "host process %d: a new thread does not report; killed", pid_);
+        kill();
+        return Errno(ESRCH);
+    }
+    HostThread* thread =
+        adopt(std::make_unique<HostThread>(*this, index, n.tid, std::move(listener)));
+    thread->event_id = n.id;
+    return thread;
+}
+
+Result<HostThread*> HostProcess::acquire_thread(HostThread& caller) {
+    {
+        MutexLock lock(mu_);
+        if (!parked_.empty()) {
+            HostThread* thread = parked_.back();
+            parked_.pop_back();
+            return thread;
+        }
+    }
+    if (has_spawner_) {
+        return order_thread();
+    }
+    // A forked process has no spawner: the caller's own thread makes one that shares its listener.
+    const int index = TRY(take_slot());
+    Listener& listener = caller.listener();
+    caller.slot().orders[0].number = SYS_clone;
+    const Order clone_order{SYS_clone, {0x50f00}};
+    memcpy(const_cast<Order*>(&caller.slot().orders[0]), &clone_order, sizeof clone_order);
+    const CloneResult made = TRY(run_clone(caller, clone_order));
+    const Order stack_order{SYS_sigaltstack, {slot_address(index) + MOAT_S_STACK, 0}};
+    memcpy(const_cast<Order*>(&slot(index).orders[0]), &stack_order, sizeof stack_order);
+    auto thread = std::make_unique<HostThread>(*this, index, made.tid, caller.listener_ref());
+    listener.reply(made.event_id, MOAT_MOVE + index);
+    thread->event_id = TRY(check_orders(*thread, std::span(&stack_order, 1))).event_id;
+    return adopt(std::move(thread));
+}
+
+// Runs one clone order that was written to the caller's slot; both parent and child end in an EVENT.
+Result<HostProcess::CloneResult> HostProcess::run_clone(HostThread& thread, const Order& order) {
+    assert_no_locks_held("injecting a clone");
+    Listener& listener = thread.listener();
+    if (!listener.reply(thread.event_id, 1)) {
+        return Errno(ESRCH);
+    }
+    CloneResult made;
+    bool parent_done = false;
+    while (!parent_done || made.tid == 0) {
+        const auto received = listener.receive(kOrderTimeoutMs);
+        if (!received.ok()) {
+            kill();
+            return Errno(ESRCH);
+        }
+        const Notification& n = *received;
+        if (n.tid == thread.tid()) {
+            if (is_event(n) && n.arguments[0] == MOAT_EV_BATCH) {
+                thread.event_id = n.id;
+                const int64_t result = static_cast<int64_t>(n.arguments[1]);
+                if (result < 0) {
+                    return Errno(static_cast<int>(-result));
+                }
+                parent_done = true;
+            } else if (same_call(n, order)) {
+                listener.let_run(n.id);
+            } else {
+                kill();
+                return Errno(ESRCH);
+            }
+        } else if (listener.find(n.tid) != nullptr) {
+            listener.set_aside(n);
+        } else if (made.tid == 0 && is_event(n) && n.arguments[0] == MOAT_EV_CHILD) {
+            made.tid = n.tid;  // from the host kernel, not from the guest's memory
+            made.event_id = n.id;
+        } else {
+            kill_stray(n.tid);
+        }
+    }
+    return made;
+}
+
+// Watches `thread` carry out orders that it was already told to run.
+Result<HostProcess::OrdersResult> HostProcess::check_orders(HostThread& thread,
+                                                            std::span<const Order> orders) {
+    Listener& listener = thread.listener();
+    size_t next = 0;
+    for (;;) {
+        const auto received = listener.receive(kOrderTimeoutMs);
+        if (!received.ok()) {
+            kill();
+            return Errno(ESRCH);
+        }
+        const Notification& n = *received;
+        if (n.tid != thread.tid()) {
+            if (listener.find(n.tid) != nullptr) {
+                listener.set_aside(n);
+            } else {
+                kill_stray(n.tid);
+            }
+        } else if (is_event(n) && n.arguments[0] == MOAT_EV_BATCH) {
+            return OrdersResult{n.id, static_cast<int64_t>(n.arguments[1])};
+        } else if (next < orders.size() && same_call(n, orders[next])) {
+            next++;
+            listener.let_run(n.id);
+        } else {
+            kill();
+            return Errno(ESRCH);
+        }
+    }
+}
+
+Result<RefPtr<HostProcess>> HostProcess::fork(HostThread& thread) {
+    Area area = TRY(take_area());
+    auto undo = Cleanup([&] { give_back_area(std::move(area)); });
+    // CLONE_PARENT | SIGCHLD: the child is the sentry's.
+    const Order clone_order{SYS_clone, {0x8000 | SIGCHLD}};
+    // Then it maps its own area over its copy of the parent's mapping.
+    const Order map_order{SYS_mmap,
+                          {MOAT_AREA_BASE, MOAT_AREA_SIZE, PROT_READ | PROT_WRITE,
+                           MAP_SHARED | MAP_FIXED, MOAT_AREA_FD, 0}};
+    volatile Slot& s = thread.slot();
+    memcpy(const_cast<Order*>(&s.orders[0]), &clone_order, sizeof clone_order);
+    memcpy(const_cast<Order*>(&s.child_orders[0]), &map_order, sizeof map_order);
+    const CloneResult made = TRY(thread.process().run_clone(thread, clone_order));
+
+    ScopedFd pidfd(pidfd_open(made.tid));
+    if (!pidfd) {
+        kill_stray(made.tid);
+        return Errno(EAGAIN);
+    }
+    undo.release();
+    auto child = adopt_ref(new HostProcess(made.tid, std::move(pidfd), std::move(area.fd),
+                                           area.address, /*has_spawner=*/false));
+    const int index = thread.slot_index();
+    child->used_slots_.set(static_cast<size_t>(index));
+    volatile Slot& cs = child->slot(index);
+    cs.stack_base = signal_stack_base(index);
+    cs.stack_flags = 0;
+    cs.stack_size = uint64_t{1} << MOAT_ALT_SHIFT;
+    HostThread* first = child->adopt(
+        std::make_unique<HostThread>(*child, index, made.tid, thread.listener_ref()));
+    Listener& listener = thread.listener();
+    if (const auto lent = listener.lend(made.event_id, child->area_fd_.get(), MOAT_AREA_FD);
+        !lent.ok()) {
+        return lent.error();  // the child dies with its object
+    }
+    listener.reply(made.event_id, MOAT_RUN_CHILD_ORDERS + 1);
+    const OrdersResult mapped = TRY(child->check_orders(*first, std::span(&map_order, 1)));
+    if (mapped.result != static_cast<int64_t>(MOAT_AREA_BASE)) {
+        return Errno(ENOMEM);
+    }
+    first->event_id = mapped.event_id;
+    register_process(child);
+    return child;
+}
+
+// ---------------------------------------------------------------- deaths
+
+void HostProcess::set_death_handler(DeathHandler handler) { death_handler = handler; }
+
+void HostProcess::register_process(RefPtr<HostProcess> process) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    const int pidfd = process->pidfd_.get();
+    event.data.ptr = process.leak();  // the death watch's reference
+    CHECK(::epoll_ctl(death_epoll, EPOLL_CTL_ADD, pidfd, &event) == 0);
+}
+
+void HostProcess::watch_deaths() {
+    death_epoll = ::epoll_create1(EPOLL_CLOEXEC);
+    CHECK(death_epoll >= 0);
+    std::thread([] {
+        for (;;) {
+            epoll_event events[16];
+            const int n = ::epoll_wait(death_epoll, events, 16, -1);
+            for (int i = 0; i < n; i++) {
+                auto process =
+                    RefPtr<HostProcess>::adopt(static_cast<HostProcess*>(events[i].data.ptr));
+                ::epoll_ctl(death_epoll, EPOLL_CTL_DEL, process->pidfd_.get(), nullptr);
+                siginfo_t info{};
+                ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(process->pidfd_.get()),
+                         &info, WEXITED | WNOWAIT | __WALL);
+                process->dead_.store(true, std::memory_order_release);
+                const int status =
+                    info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8 : info.si_status;
+                if (death_handler != nullptr) {
+                    death_handler(*process, status);
+                }
+            }
+        }
+    }).detach();
+}
+
+// ---------------------------------------------------------------- memory
+
+size_t read_memory(const HostProcess& process, void* destination, uint64_t source, size_t size) {
+    const iovec local{destination, size};
+    const iovec remote{reinterpret_cast<void*>(source), size};
+    const ssize_t n = ::process_vm_readv(process.pid(), &local, 1, &remote, 1, 0);
+    return n < 0 ? 0 : static_cast<size_t>(n);
+}
+
+// Never by /proc/PID/mem: that ignores page protection (FOLL_FORCE), and a guest could have the
+// sentry rewrite the stub's text for it.
+size_t write_memory(const HostProcess& process, uint64_t destination, const void* source,
+                    size_t size) {
+    const iovec local{const_cast<void*>(source), size};
+    const iovec remote{reinterpret_cast<void*>(destination), size};
+    const ssize_t n = ::process_vm_writev(process.pid(), &local, 1, &remote, 1, 0);
+    return n < 0 ? 0 : static_cast<size_t>(n);
+}
+
+}  // namespace moat::platform

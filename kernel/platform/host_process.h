@@ -1,0 +1,157 @@
+#pragma once
+
+// Host processes and threads that run guest code, and the ways in which the sentry acts on them.
+// Nothing in here knows what a guest process or a signal is; kernel/task builds those on top.
+
+#include <sys/types.h>
+
+#include <bitset>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernel/base/mutex.h"
+#include "kernel/base/ref_ptr.h"
+#include "kernel/base/result.h"
+#include "kernel/base/scoped_fd.h"
+#include "kernel/platform/listener.h"
+#include "kernel/platform/shared_area.h"
+
+namespace moat::platform {
+
+class HostProcess;
+
+/// A thread of a host process. Its listener may be shared with a parent it was forked from.
+class HostThread {
+  public:
+    HostThread(HostProcess& process, int slot, pid_t tid, RefPtr<Listener> listener);
+    ~HostThread();
+    HostThread(const HostThread&) = delete;
+    HostThread& operator=(const HostThread&) = delete;
+
+    HostProcess& process() const { return process_; }
+    int slot_index() const { return slot_; }
+    volatile Slot& slot() const;
+    pid_t tid() const { return tid_; }
+    Listener& listener() const { return *listener_; }
+    RefPtr<Listener> listener_ref() const { return listener_; }
+
+    /// Whose guest code it runs; null while parked. Opaque to the platform.
+    void* owner = nullptr;
+    /// The unanswered EVENT's notification while the thread is in the stub.
+    uint64_t event_id = 0;
+
+    /// Writes registers and FPU pointer for the next resume(). `fpstate` 0: a clean FPU.
+    void load(const arch::Registers& registers, uint64_t fpstate);
+    /// Leaves the stub for guest code. The thread must be in an EVENT.
+    bool resume() { return listener_->reply(event_id, 0); }
+    /// Makes the thread enter the stub (EVENT with MOAT_KICK) as soon as it can.
+    void kick();
+    /// Has the stub make `orders`, in order, stopping at the first that fails, and checks each by
+    /// value before it runs. Returns the last one's result (a negative errno is one). The thread must
+    /// be in an EVENT, and the caller be the receiver of its listener. ESRCH: the process is gone, or
+    /// was killed for not doing as told.
+    Result<int64_t> run_orders(std::span<const Order> orders);
+
+  private:
+    friend class HostProcess;
+    HostProcess& process_;
+    const int slot_;
+    const pid_t tid_;
+    const RefPtr<Listener> listener_;
+};
+
+/// A host process: one guest address space. Killed when the last guest process leaves it.
+class HostProcess final : public RefCounted {
+  public:
+    /// Starts the root zygote. Once, at boot, before the sentry's own filter is installed, since
+    /// every guest process inherits what the zygote has.
+    static Status start_platform();
+    /// A zygote of its own for one container, so that its processes are born in its cgroups:
+    /// `pid` is to be written to their cgroup.procs before anything is forked from it.
+    static Result<RefPtr<HostProcess>> create_zygote();
+    /// A clean process from this zygote with one parked thread, from the pool if it has one.
+    Result<RefPtr<HostProcess>> spawn_from_zygote();
+    /// Drops the pool's processes of a zygote that is about to be killed.
+    void drain_pool();
+
+    /// Forks by the thread itself, which must be in an EVENT and whose listener's receiver the caller
+    /// must be. The child's thread shares the listener and is parked in its stub.
+    static Result<RefPtr<HostProcess>> fork(HostThread& thread);
+    /// A parked thread: a spare one or a new one. Made by the spawner, with a listener of its own,
+    /// where there is a spawner, else by `caller` (in an EVENT, receiver as for fork), sharing its.
+    Result<HostThread*> acquire_thread(HostThread& caller);
+    /// The only thread of a process just spawned or forked.
+    HostThread* first_thread();
+    /// Gives up a thread that sits in an unanswered EVENT.
+    void park(HostThread* thread);
+
+    void kill();
+    bool dead() const { return dead_.load(std::memory_order_acquire); }
+    pid_t pid() const { return pid_; }
+    int pidfd() const { return pidfd_.get(); }
+    bool has_spawner() const { return has_spawner_; }
+    volatile Slot& slot(int index) const;
+
+    /// Called by the reaper once for each process that ended, whatever the reason. Set at boot.
+    using DeathHandler = void (*)(HostProcess& process, int wait_status);
+    static void set_death_handler(DeathHandler handler);
+
+    /// Of the address space's owner (kernel::AddressSpace); opaque here. Guarded by the owner.
+    std::atomic<void*> owner{nullptr};
+
+    HostProcess(pid_t pid, ScopedFd pidfd, ScopedFd area_fd, void* area, bool has_spawner);
+    ~HostProcess() override;
+
+  private:
+    friend class HostThread;
+    struct Pool;
+    struct CloneResult {
+        pid_t tid = 0;
+        uint64_t event_id = 0;
+    };
+    struct OrdersResult {
+        uint64_t event_id = 0;
+        int64_t result = 0;
+    };
+    static void watch_deaths();
+    static void register_process(RefPtr<HostProcess> process);
+    Result<RefPtr<HostProcess>> fork_zygote();
+    Result<RefPtr<HostProcess>> make_clean();
+    Result<HostThread*> order_thread();
+    Result<CloneResult> run_clone(HostThread& thread, const Order& order);
+    Result<OrdersResult> check_orders(HostThread& thread, std::span<const Order> orders);
+    volatile AreaHeader& header() const;
+    Result<int> take_slot();
+    HostThread* adopt(std::unique_ptr<HostThread> thread);
+
+    const pid_t pid_;
+    const ScopedFd pidfd_;
+    ScopedFd area_fd_;
+    void* area_;
+    const bool has_spawner_;
+    std::atomic<bool> dead_{false};
+    std::unique_ptr<Pool> pool_;  // zygotes only
+
+    mutable Mutex<LockRank::kPlatform> mu_;
+    std::bitset<MOAT_MAX_THREADS> used_slots_ GUARDED_BY(mu_);
+    std::vector<std::unique_ptr<HostThread>> threads_ GUARDED_BY(mu_);
+    std::vector<HostThread*> parked_ GUARDED_BY(mu_);
+    uint32_t sequence_ = 0;  // spawner_mu_
+    std::mutex spawner_mu_;  // one order to the spawner at a time; held while it answers
+};
+
+/// Whether a notification is the stub talking. A guest may jump to that instruction, but then the
+/// stub's code runs on after it, so what the sentry waits for is carried out or the process dies.
+bool is_event(const Notification& notification);
+/// Address of the host's vDSO in every guest process.
+uint64_t vdso_address();
+/// Reads or writes another process's memory with that memory's own protection. Bytes moved until the
+/// first fault.
+size_t read_memory(const HostProcess& process, void* destination, uint64_t source, size_t size);
+size_t write_memory(const HostProcess& process, uint64_t destination, const void* source,
+                    size_t size);
+
+}  // namespace moat::platform
