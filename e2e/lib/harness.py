@@ -109,7 +109,7 @@ class Result(unittest.TestResult):
         self.pending = []
 
     def line(self, word, test, text=""):
-        print(f"{word:<5} {test.id().replace('__main__.', '')} ({time.monotonic() - self.began:.1f} s){text}", flush=True)
+        print(f"{word:<5} {test.id()} ({time.monotonic() - self.began:.1f} s){text}", flush=True)
 
     def stopTest(self, test):
         super().stopTest(test)
@@ -157,8 +157,11 @@ def enter():
     return status
 
 
-def main(prepare=None):
-    """Entry point of a suite. `prepare()` runs outside, once, with the machine's network at hand."""
+def main(modules, prepare=None):
+    """Entry point of a suite of test modules; arguments are patterns of test names.
+
+    `prepare()` runs outside, once, with the machine's network at hand.
+    """
     if INSIDE not in os.environ:
         if prepare:
             prepare()
@@ -172,7 +175,7 @@ def main(prepare=None):
     loader = unittest.TestLoader()
     if patterns:
         loader.testNamePatterns = [f"*{p}*" for p in patterns]
-    suite = loader.loadTestsFromModule(sys.modules["__main__"])
+    suite = unittest.TestSuite(loader.loadTestsFromModule(m) for m in modules)
     result = Result()
     suite.run(result)
     print(f"{result.passed} passed, {result.bad} failed, {len(result.skipped)} skipped", flush=True)
