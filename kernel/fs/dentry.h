@@ -95,6 +95,18 @@ class DentryCache {
     static size_t size();
     /// The bound; for tests.
     static void set_limit(size_t limit);
+
+  private:
+    static Dentry* find_locked(Dentry& directory, std::string_view name, size_t hash);
+    static RefPtr<Dentry> add_locked(Dentry& directory, std::string_view name, RefPtr<Inode> inode,
+                                     std::vector<RefPtr<Dentry>>& dropped);
+    static void link_newest_locked(Dentry& d);
+    static void unlink_age_locked(Dentry& d);
+    static void touch_locked(Dentry& d);
+    static void hash_locked(Dentry& d);
+    /// The cache's own reference; null: it was not hashed.
+    static RefPtr<Dentry> unhash_locked(Dentry& d);
+    static void evict_locked(std::vector<RefPtr<Dentry>>& dropped);
 };
 
 }  // namespace moat::kernel

@@ -48,8 +48,12 @@ class FdTable : public RefCounted {
         RefPtr<File> file;
         CloseOnExec cloexec = CloseOnExec::kNo;
     };
+    /// Makes room for it too. EMFILE.
+    Result<size_t> find_free_locked(size_t lowest, uint64_t limit) REQUIRES(mu_);
+
     mutable Mutex<LockRank::kFdTable> mu_;
     std::vector<Slot> slots_ GUARDED_BY(mu_);
+    size_t first_free_ GUARDED_BY(mu_) = 0;  // all below are taken
 };
 
 }  // namespace moat::kernel

@@ -110,8 +110,13 @@ class File : public RefCounted {
 
   protected:
     explicit File(uint32_t flags) : flags_(flags) {}
+    /// The last descriptor, mapping and call are gone: epoll instances forget the file while it is
+    /// still whole (kernel/fs/epoll/epoll.cc).
+    void last_unref() final;
 
   private:
+    friend class EpollTopology;
+    std::atomic<bool> epolled_{false};  // set once an epoll instance watches it; never cleared
     std::atomic<uint32_t> flags_;  // relaxed: no other data depends on it
     std::atomic<int32_t> owner_{0};
     std::atomic<bool> locked_{false};

@@ -4,6 +4,7 @@
 #include <sys/statfs.h>
 #include <time.h>
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <string>

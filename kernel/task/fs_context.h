@@ -26,6 +26,7 @@ class FsContext final : public RefCounted {
     uint32_t set_umask(uint32_t umask);
     MountNamespace& mounts() const;
     RefPtr<MountNamespace> mounts_ref() const;
+    void set_mounts(RefPtr<MountNamespace> mounts);
 
   private:
     mutable Mutex<LockRank::kFsContext> mu_;

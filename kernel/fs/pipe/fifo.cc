@@ -1,98 +1,47 @@
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sys/ioctl.h>
 
-#include <unordered_map>
-
 #include "kernel/fs/inode.h"
+#include "kernel/fs/inode_extras.h"
 #include "kernel/fs/pipe/anonymous.h"
 #include "kernel/fs/pipe/pipe.h"
-#include "kernel/task/block.h"
+#include "kernel/fs/registry.h"
 #include "kernel/task/task.h"
 
 namespace moat::kernel {
 
-namespace {
-
-/// The pipes of FIFOs that are open somewhere, by inode. A PipeFile holds its inode and its pipe and
-/// counts as a user of the row; the last one removes it.
-struct FifoTable {
-    struct Row {
-        RefPtr<Pipe> pipe;
-        size_t files = 0;
-    };
-    Mutex<LockRank::kFifoTable> mu;
-    std::unordered_map<const Inode*, Row> rows GUARDED_BY(mu);
-};
-
-FifoTable& fifos() {
-    static FifoTable* const table = new FifoTable;
-    return *table;
-}
-
-}  // namespace
-
-void fifo_file_closed(const Inode& inode) {
-    FifoTable& table = fifos();
-    RefPtr<Pipe> last;
-    MutexLock lock(table.mu);
-    const auto row = table.rows.find(&inode);
-    if (--row->second.files == 0) {
-        last = std::move(row->second.pipe);
-        table.rows.erase(row);
-    }
-    lock.unlock();
-}
-
 Result<RefPtr<File>> open_fifo(Task&, Inode& inode, uint32_t flags) {
-    FifoTable& table = fifos();
-    const bool only_writes = (flags & O_ACCMODE) == O_WRONLY;
-    // The pipe's lock is taken inside the table's: whether there is a reader must still hold when
-    // the writer is counted.
-    MutexLock lock(table.mu);
-    const auto known = table.rows.find(&inode);
-    if (only_writes && (flags & O_NONBLOCK) != 0) {
-        if (known == table.rows.end() || !known->second.pipe->has_readers()) {
-            return Errno(ENXIO);
-        }
+    // The pipe stays with the inode once it is made: detaching it with the last opener could part
+    // one who has just found it from the next one.
+    RefPtr<RefCounted> attached = inode.extras().attached();
+    if (!attached) {
+        attached = inode.extras().attach(make_ref<Pipe>());
     }
-    FifoTable::Row& row = known != table.rows.end() ? known->second : table.rows[&inode];
-    if (!row.pipe) {
-        row.pipe = make_ref<Pipe>();
+    auto* const pipe = dynamic_cast<Pipe*>(attached.get());
+    if (pipe == nullptr) {
+        return Errno(ENXIO);
     }
-    row.files++;
-    return RefPtr<File>(
-        adopt_ref(new PipeFile(row.pipe, RefPtr<Inode>(&inode), flags)));
+    return PipeFile::open(RefPtr<Pipe>(pipe), PipeFile::Kind::kFifo, flags, 0, 0);
+}
+
+void register_fifos() {
+    set_fifo_opener([](Task& task, Inode& inode, const Path&, uint32_t flags) {
+        return open_fifo(task, inode, flags);
+    });
 }
 
 std::pair<RefPtr<File>, RefPtr<File>> make_pipe(Task& task, uint32_t flags) {
-    const CredentialsRef credentials = task.credentials();
+    const CredentialsRef who = task.credentials();
     auto pipe = make_ref<Pipe>();
-    RefPtr<File> reader = make_ref<PipeFile>(pipe, O_RDONLY | flags, credentials->fsuid,
-                                             credentials->fsgid);
-    RefPtr<File> writer = make_ref<PipeFile>(pipe, O_WRONLY | flags, credentials->fsuid,
-                                             credentials->fsgid);
+    const auto end = [&](uint32_t access) {
+        // Only FIFOs can fail to open.
+        return PipeFile::open(pipe, PipeFile::Kind::kPipe, access | flags, who->fsuid, who->fsgid)
+            .value();
+    };
+    RefPtr<File> reader = end(O_RDONLY);
+    RefPtr<File> writer = end(O_WRONLY);
     return {std::move(reader), std::move(writer)};
-}
-
-Result<int64_t> finish_fifo_open(
-    Task& task, RefPtr<File> file,
-    std::function<Result<int64_t>(Task&, RefPtr<File>)> finish) {
-    auto* const fifo = dynamic_cast<PipeFile*>(file.get());
-    if (fifo == nullptr || !fifo->open_pending()) {
-        return finish(task, std::move(file));
-    }
-    WaitQueue* const queue = fifo->wait_queue();
-    return block(task, {{queue, EPOLLIN | EPOLLOUT}}, Deadline::never(),
-                 [file = std::move(file), finish = std::move(finish)](
-                     Task& self, Wake wake) mutable -> Result<int64_t> {
-                     if (!static_cast<PipeFile&>(*file).open_pending()) {
-                         return finish(self, std::move(file));
-                     }
-                     if (wake == Wake::kInterrupted) {
-                         return kRestartSys;
-                     }
-                     return kBlocked;
-                 });
 }
 
 Result<int64_t> PipeFile::ioctl(Task& task, uint32_t command, uint64_t argument) {
@@ -103,11 +52,37 @@ Result<int64_t> PipeFile::ioctl(Task& task, uint32_t command, uint64_t argument)
     return Errno(ENOTTY);
 }
 
+Result<int64_t> PipeFile::fcntl(Task& task, int command, uint64_t argument) {
+    switch (command) {
+        case F_GETPIPE_SZ:
+            return static_cast<int64_t>(pipe_->capacity());
+        case F_SETPIPE_SZ: {
+            // The argument is an unsigned int (Linux: pipe_fcntl).
+            const auto size = static_cast<uint32_t>(argument);
+            return static_cast<int64_t>(
+                TRY(pipe_->set_capacity(size, task.has_capability(CAP_SYS_RESOURCE))));
+        }
+        default:
+            return File::fcntl(task, command, argument);
+    }
+}
+
 Result<struct stat> PipeFile::stat(Task& task) {
-    if (inode_) {
+    if (!path().is_null()) {
         return File::stat(task);
     }
-    return anonymous_stat(pipe_->ino_, S_IFIFO | 0600, uid_, gid_);
+    return anonymous_stat(pipe_->ino(), S_IFIFO | 0600, uid_, gid_);
+}
+
+Result<RefPtr<File>> PipeFile::reopen(Task&, uint32_t flags) {
+    return PipeFile::open(pipe_, Kind::kFifo, flags, uid_, gid_);
+}
+
+Result<size_t> PipeFile::peek(Task&, void* destination, size_t size, size_t skip) {
+    if (!reads()) {
+        return Errno(EBADF);
+    }
+    return pipe_->peek(destination, size, skip);
 }
 
 }  // namespace moat::kernel

@@ -9,7 +9,6 @@
 #include <new>
 
 #include "kernel/base/check.h"
-#include "kernel/fs/inode.h"
 #include "kernel/fs/pipe/anonymous.h"
 
 namespace moat::kernel {
@@ -149,44 +148,28 @@ Result<size_t> Pipe::write(IoBuffer& source) {
     return moved;
 }
 
-Result<size_t> Pipe::peek(void* destination, size_t size) {
+Result<size_t> Pipe::peek(void* destination, size_t size, size_t skip) {
     MutexLock lock(mu_);
-    if (size_ == 0) {
+    if (size_ <= skip) {
         if (writers_ == 0) {
             return 0;
         }
         return Errno(EAGAIN);
     }
-    const size_t total = std::min(size, size_);
-    const size_t first = std::min(total, storage_size_ - head_);
-    memcpy(destination, storage_.get() + head_, first);
+    const size_t total = std::min(size, size_ - skip);
+    const size_t start = (head_ + skip) & (storage_size_ - 1);
+    const size_t first = std::min(total, storage_size_ - start);
+    memcpy(destination, storage_.get() + start, first);
     memcpy(static_cast<char*>(destination) + first, storage_.get(), total - first);
     return total;
 }
 
-void Pipe::put_back(const void* source, size_t size) {
-    if (size == 0) {
-        return;
-    }
-    MutexLock lock(mu_);
-    CHECK(reserve_storage_locked(size_ + size));  // at most what a read has just let go
-    head_ = (head_ + storage_size_ - size) & (storage_size_ - 1);
-    const size_t first = std::min(size, storage_size_ - head_);
-    memcpy(storage_.get() + head_, source, first);
-    memcpy(storage_.get(), static_cast<const char*>(source) + first, size - first);
-    size_ += size;
-    lock.unlock();
-    queue_.notify(EPOLLIN | EPOLLRDNORM);
-}
-
-size_t Pipe::room() {
-    MutexLock lock(mu_);
-    return writable_locked() ? room_locked() : 0;
-}
-
-bool Pipe::has_readers() {
-    MutexLock lock(mu_);
-    return readers_ > 0;
+/// A FIFO keeps nothing from one set of openers to the next.
+void Pipe::discard_locked() {
+    size_ = 0;
+    head_ = 0;
+    storage_size_ = 0;
+    storage_.reset();
 }
 
 size_t Pipe::size() {
@@ -227,57 +210,61 @@ Result<size_t> Pipe::set_capacity(size_t requested, bool privileged) {
 
 // ---------------------------------------------------------------- ends
 
-void PipeFile::attach() {
-    MutexLock lock(pipe_->mu_);
-    const bool reads = access_ != O_WRONLY;
-    const bool writes = access_ != O_RDONLY;
-    if (reads) {
-        pipe_->readers_++;
-        pipe_->reader_opens_++;
-    }
-    if (writes) {
-        pipe_->writers_++;
-        pipe_->writer_opens_++;
-    }
-    if (inode_ && !(reads && writes)) {
-        const uint32_t partners = reads ? pipe_->writers_ : pipe_->readers_;
-        partner_opens_ = reads ? pipe_->writer_opens_ : pipe_->reader_opens_;
+PipeFile::PipeFile(RefPtr<Pipe> pipe, uint32_t flags, uint32_t uid, uint32_t gid)
+    : File(flags), pipe_(std::move(pipe)), uid_(uid), gid_(gid),
+      access_(flags & O_ACCMODE) {}
+
+Result<RefPtr<File>> PipeFile::open(RefPtr<Pipe> pipe, Kind kind, uint32_t flags, uint32_t uid,
+                                    uint32_t gid) {
+    const auto file = adopt_ref(new PipeFile(std::move(pipe), flags, uid, gid));
+    Pipe& p = *file->pipe_;
+    const bool reads = file->reads();
+    const bool writes = file->writes();
+    MutexLock lock(p.mu_);
+    if (kind == Kind::kFifo && reads != writes) {
+        const uint32_t partners = reads ? p.writers_ : p.readers_;
+        const bool waits = (flags & O_NONBLOCK) == 0;
         if (partners == 0) {
-            waits_for_partner_ = (flags() & O_NONBLOCK) == 0;
-            hangup_hidden_ = reads;
+            if (writes && !waits) {
+                return Errno(ENXIO);
+            }
+            file->partner_opens_ = reads ? p.writer_opens_ : p.reader_opens_;
+            file->waits_for_partner_ = waits;
+            file->hangup_hidden_ = reads;
         }
     }
-    lock.unlock();
-    if (inode_) {
-        pipe_->queue_.notify(kEverything);  // openers that wait for this end
+    if (reads) {
+        p.readers_++;
+        p.reader_opens_++;
     }
-}
-
-PipeFile::PipeFile(RefPtr<Pipe> pipe, uint32_t flags, uint32_t uid, uint32_t gid)
-    : File(flags), pipe_(std::move(pipe)), uid_(uid), gid_(gid), access_(flags & 3) {
-    attach();
-}
-
-PipeFile::PipeFile(RefPtr<Pipe> pipe, RefPtr<Inode> inode, uint32_t flags)
-    : File(flags), pipe_(std::move(pipe)), inode_(std::move(inode)), access_(flags & 3) {
-    attach();
+    if (writes) {
+        p.writers_++;
+        p.writer_opens_++;
+    }
+    file->attached_ = true;
+    lock.unlock();
+    p.queue_.notify(kEverything);  // openers that wait for this end
+    return RefPtr<File>(file);
 }
 
 PipeFile::~PipeFile() {
+    if (!attached_) {
+        return;
+    }
     MutexLock lock(pipe_->mu_);
-    if (access_ != O_WRONLY) {
+    if (reads()) {
         pipe_->readers_--;
     }
-    if (access_ != O_RDONLY) {
+    if (writes()) {
         pipe_->writers_--;
     }
     const bool one_sided = (pipe_->readers_ == 0) != (pipe_->writers_ == 0);
+    if (pipe_->readers_ == 0 && pipe_->writers_ == 0) {
+        pipe_->discard_locked();
+    }
     lock.unlock();
     if (one_sided) {
         pipe_->queue_.notify(kEverything);
-    }
-    if (inode_) {
-        fifo_file_closed(*inode_);
     }
 }
 
@@ -286,14 +273,14 @@ std::string PipeFile::anonymous_name() const {
 }
 
 Result<size_t> PipeFile::read(Task&, IoBuffer& destination) {
-    if (access_ == O_WRONLY) {
+    if (!reads()) {
         return Errno(EBADF);
     }
     return pipe_->read(destination);
 }
 
 Result<size_t> PipeFile::write(Task&, IoBuffer& source) {
-    if (access_ == O_RDONLY) {
+    if (!writes()) {
         return Errno(EBADF);
     }
     return pipe_->write(source);
@@ -302,7 +289,7 @@ Result<size_t> PipeFile::write(Task&, IoBuffer& source) {
 PollMask PipeFile::poll() {
     MutexLock lock(pipe_->mu_);
     PollMask ready = 0;
-    if (access_ != O_WRONLY) {
+    if (reads()) {
         if (pipe_->size_ > 0) {
             ready |= EPOLLIN | EPOLLRDNORM;
         }
@@ -310,7 +297,7 @@ PollMask PipeFile::poll() {
             ready |= EPOLLHUP;
         }
     }
-    if (access_ != O_RDONLY) {
+    if (writes()) {
         if (pipe_->writable_locked()) {
             ready |= EPOLLOUT | EPOLLWRNORM;
         }
@@ -321,12 +308,15 @@ PollMask PipeFile::poll() {
     return ready;
 }
 
-bool PipeFile::open_pending() {
+Status PipeFile::finish_open(Task&) {
     if (!waits_for_partner_) {
-        return false;
+        return {};
     }
     MutexLock lock(pipe_->mu_);
-    return (access_ == O_RDONLY ? pipe_->writer_opens_ : pipe_->reader_opens_) == partner_opens_;
+    if ((reads() ? pipe_->writer_opens_ : pipe_->reader_opens_) == partner_opens_) {
+        return Errno(EAGAIN);
+    }
+    return {};
 }
 
 }  // namespace moat::kernel

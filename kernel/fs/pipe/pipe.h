@@ -3,7 +3,6 @@
 #include <sys/stat.h>
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 
@@ -44,13 +43,9 @@ class Pipe final : public RefCounted {
     /// SIGPIPE). EAGAIN: no room.
     Result<size_t> write(IoBuffer& source);
 
-    // For splice(2) and tee(2), which move bytes by way of a buffer of the sentry.
-    /// Copies up to `size` of the next bytes without taking them. As read() otherwise.
-    Result<size_t> peek(void* destination, size_t size);
-    /// Gives back what a read took and its destination did not want; may exceed the capacity.
-    void put_back(const void* source, size_t size);
-    /// Bytes that a write could move now.
-    size_t room();
+    /// For tee(2) and splice(2): copies up to `size` bytes from `skip` on without taking them. 0 and
+    /// EAGAIN as for read(), where fewer than `skip` bytes count as nothing.
+    Result<size_t> peek(void* destination, size_t size, size_t skip);
 
     /// FIONREAD.
     size_t size();
@@ -60,7 +55,6 @@ class Pipe final : public RefCounted {
     /// `privileged` (CAP_SYS_RESOURCE); EINVAL; ENOMEM.
     Result<size_t> set_capacity(size_t requested, bool privileged);
 
-    bool has_readers();
     WaitQueue& queue() { return queue_; }
     uint64_t ino() const { return ino_; }
 
@@ -73,6 +67,7 @@ class Pipe final : public RefCounted {
     size_t room_locked() const REQUIRES(mu_) { return size_ < capacity_ ? capacity_ - size_ : 0; }
     /// Linux's "not full": an atomic write would succeed.
     bool writable_locked() const REQUIRES(mu_) { return room_locked() >= kAtomic; }
+    void discard_locked() REQUIRES(mu_);
 
     const uint64_t ino_;
     mutable Mutex<LockRank::kPipe> mu_;
@@ -93,8 +88,12 @@ class Pipe final : public RefCounted {
 /// One open end (or, for a FIFO opened O_RDWR, both).
 class PipeFile final : public File {
   public:
-    /// An end of an anonymous pipe, owned by `uid` and `gid`.
-    PipeFile(RefPtr<Pipe> pipe, uint32_t flags, uint32_t uid, uint32_t gid);
+    enum class Kind : bool { kPipe, kFifo };
+
+    /// A new description of `pipe`; `flags` as for open(2). ENXIO: a FIFO opened O_WRONLY | O_NONBLOCK
+    /// that nobody reads. Never waits: finish_open() tells when open(2) may return.
+    static Result<RefPtr<File>> open(RefPtr<Pipe> pipe, Kind kind, uint32_t flags, uint32_t uid,
+                                     uint32_t gid);
     ~PipeFile() override;
 
     Pipe& pipe() const { return *pipe_; }
@@ -103,42 +102,38 @@ class PipeFile final : public File {
     Result<size_t> read(Task& task, IoBuffer& destination) override;
     Result<size_t> write(Task& task, IoBuffer& source) override;
     Result<int64_t> ioctl(Task& task, uint32_t command, uint64_t argument) override;
+    Result<int64_t> fcntl(Task& task, int command, uint64_t argument) override;
     Result<struct stat> stat(Task& task) override;
+    Status finish_open(Task& task) override;
+    Result<RefPtr<File>> reopen(Task& task, uint32_t flags) override;
+    Result<size_t> peek(Task& task, void* destination, size_t size, size_t skip) override;
+    bool is_pipe() const override { return true; }
     PollMask poll() override;
     WaitQueue* wait_queue() override { return &pipe_->queue_; }
 
-    /// True while open(2) of a FIFO has to wait for the other end.
-    bool open_pending();
-
   private:
-    friend Result<RefPtr<File>> open_fifo(Task& task, Inode& inode, uint32_t flags);
-    PipeFile(RefPtr<Pipe> pipe, RefPtr<Inode> inode, uint32_t flags);
-    void attach();
+    PipeFile(RefPtr<Pipe> pipe, uint32_t flags, uint32_t uid, uint32_t gid);
+
+    bool reads() const { return access_ != 1; }   // O_WRONLY
+    bool writes() const { return access_ != 0; }  // O_RDONLY
 
     const RefPtr<Pipe> pipe_;
-    const RefPtr<Inode> inode_;   // of a FIFO: keeps the key of the table of FIFOs; null otherwise
-    const uint32_t uid_ = 0, gid_ = 0;
-    const uint32_t access_;       // O_ACCMODE at open; flags() may be changed by fcntl
-    // Set at open, under the pipe's lock; then immutable.
+    const uint32_t uid_, gid_;    // of an anonymous pipe
+    const uint32_t access_;       // O_ACCMODE at open
+    // Set by open() under the pipe's lock; then immutable.
+    bool attached_ = false;
     uint64_t partner_opens_ = 0;  // what the other end's count was
     bool waits_for_partner_ = false;
     bool hangup_hidden_ = false;  // no POLLHUP until a writer has come (Linux: f_version)
 };
 
-/// A PipeFile of this FIFO is gone. For ~PipeFile() only.
-void fifo_file_closed(const Inode& inode);
-
-/// pipe(2)'s two ends: reading, writing. ENFILE never; `flags` is O_NONBLOCK or 0.
+/// pipe(2)'s two ends: reading, writing. `flags` is O_NONBLOCK or 0.
 std::pair<RefPtr<File>, RefPtr<File>> make_pipe(Task& task, uint32_t flags);
 
-/// Inode::open of a FIFO (fifo(7)): joins the pipe that the inode's other openers share. Never waits;
-/// open(2) goes through finish_fifo_open() afterwards. ENXIO: O_WRONLY | O_NONBLOCK and no reader.
+/// Inode::open of a FIFO (fifo(7)): joins the pipe that hangs on the inode's extras.
 Result<RefPtr<File>> open_fifo(Task& task, Inode& inode, uint32_t flags);
 
-/// Runs `finish` (which installs the descriptor) as soon as a FIFO's other end is open: at once, or by
-/// a stored continuation. For any other file: at once. A signal gives kRestartSys and closes `file`.
-Result<int64_t> finish_fifo_open(
-    Task& task, RefPtr<File> file,
-    std::function<Result<int64_t>(Task&, RefPtr<File>)> finish);
+/// Tells the VFS how FIFOs are opened (registry.h). At boot.
+void register_fifos();
 
 }  // namespace moat::kernel

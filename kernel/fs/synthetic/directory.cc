@@ -1,6 +1,3 @@
-#include <dirent.h>
-#include <fcntl.h>
-
 #include <algorithm>
 
 #include "kernel/fs/synthetic/synthetic.h"
@@ -9,63 +6,16 @@ namespace moat::kernel {
 
 namespace {
 
-uint8_t d_type_of(const Inode& inode) { return static_cast<uint8_t>(inode.type() >> 12); }
-
-class DirectoryFile final : public File {
+class SyntheticDirectoryFile final : public DirectoryFile {
   public:
-    DirectoryFile(uint32_t flags, RefPtr<SyntheticDirectory> directory)
-        : File(flags), directory_(std::move(directory)) {}
+    SyntheticDirectoryFile(uint32_t flags, RefPtr<SyntheticDirectory> directory)
+        : DirectoryFile(flags), directory_(std::move(directory)) {}
 
-    Result<size_t> read(Task&, IoBuffer&) override { return Errno(EISDIR); }
-    Result<size_t> pread(Task&, IoBuffer&, int64_t) override { return Errno(EISDIR); }
-
-    Status read_directory(Task& task, DirectorySink& sink) override {
-        size_t position;
-        std::shared_ptr<const std::vector<DirectoryEntry>> entries;
-        {
-            MutexLock lock(mu_);
-            position = position_;
-            entries = entries_;
-        }
-        if (!entries || position == 0) {
-            auto all = TRY(directory_->list(task));
-            // ".." of a mount's root is the VFS's to correct; here both carry this directory's number.
-            all.insert(all.begin(), {{".", directory_->ino(), DT_DIR},
-                                     {"..", directory_->ino(), DT_DIR}});
-            entries = std::make_shared<const std::vector<DirectoryEntry>>(std::move(all));
-        }
-        for (; position < entries->size(); position++) {
-            const DirectoryEntry& entry = (*entries)[position];
-            if (!sink.add(entry.name, entry.ino, entry.d_type,
-                          static_cast<int64_t>(position) + 1)) {
-                break;
-            }
-        }
-        MutexLock lock(mu_);
-        position_ = position;
-        entries_ = std::move(entries);
-        return {};
-    }
-
-    Result<int64_t> seek(Task&, int64_t offset, int whence) override {
-        MutexLock lock(mu_);
-        if (whence == SEEK_CUR) {
-            offset += static_cast<int64_t>(position_);
-        } else if (whence != SEEK_SET) {
-            return Errno(EINVAL);
-        }
-        if (offset < 0) {
-            return Errno(EINVAL);
-        }
-        position_ = static_cast<size_t>(offset);
-        return offset;
-    }
+  protected:
+    Result<std::vector<DirectoryEntry>> list(Task& task) override { return directory_->list(task); }
 
   private:
     const RefPtr<SyntheticDirectory> directory_;
-    Mutex<LockRank::kFilePosition> mu_;
-    size_t position_ GUARDED_BY(mu_) = 0;
-    std::shared_ptr<const std::vector<DirectoryEntry>> entries_ GUARDED_BY(mu_);
 };
 
 }  // namespace
@@ -74,7 +24,7 @@ SyntheticDirectory::SyntheticDirectory(SyntheticFileSystem& fs, uint32_t permiss
     : SyntheticInode(fs, S_IFDIR | permissions, ino) {}
 
 Result<RefPtr<File>> SyntheticDirectory::open(Task&, const Path& path, uint32_t flags) {
-    auto file = make_ref<DirectoryFile>(flags, RefPtr<SyntheticDirectory>(this));
+    auto file = make_ref<SyntheticDirectoryFile>(flags, RefPtr<SyntheticDirectory>(this));
     file->set_path(path);
     return RefPtr<File>(std::move(file));
 }
@@ -153,7 +103,7 @@ Result<std::vector<DirectoryEntry>> StaticDirectory::list(Task&) {
     MutexLock lock(mu_);
     entries.reserve(children_.size());
     for (const Child& child : children_) {
-        entries.push_back({child.name, child.ino, d_type_of(*child.inode)});
+        entries.push_back({child.name, child.ino, directory_type(child.inode->type())});
     }
     return entries;
 }

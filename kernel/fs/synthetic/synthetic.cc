@@ -1,6 +1,5 @@
 #include "kernel/fs/synthetic/synthetic.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 
 #include "kernel/time/clock.h"

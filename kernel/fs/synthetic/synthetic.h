@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernel/base/mutex.h"
+#include "kernel/fs/directory_file.h"
 #include "kernel/fs/inode.h"
 
 namespace moat::kernel {
@@ -127,14 +128,7 @@ class LinkInode : public SyntheticInode {
 
 // ---------------------------------------------------------------- directories
 
-struct DirectoryEntry {
-    std::string name;
-    uint64_t ino = 0;
-    uint8_t d_type = 0;  ///< DT_*
-};
-
-/// What directories have in common: a listing is taken when reading starts at position 0 and stays
-/// the same until it is rewound, however names come and go meanwhile.
+/// What directories have in common; reading them is DirectoryFile's.
 class SyntheticDirectory : public SyntheticInode {
   public:
     SyntheticDirectory(SyntheticFileSystem& fs, uint32_t permissions, uint64_t ino = 0);
