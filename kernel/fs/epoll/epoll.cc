@@ -101,7 +101,8 @@ size_t EpollCore::Batch::take(size_t max) {
             taken.item = RefPtr<EpollItem>(&item);
             taken.file = adopt_ref(item.file_);
             taken.wanted = item.events_;
-            events_[event_count_].data.u64 = 0;
+            taken.data = item.data_;
+            taken.generation = item.generation_;
             taken.ready = 0;
         }
     }
@@ -114,16 +115,7 @@ size_t EpollCore::Batch::take(size_t max) {
         if (taken.ready != 0) {
             epoll_event& event = events_[event_count_++];
             event.events = taken.ready;
-            event.data.u64 = 0;  // filled in below, under the lock
-        }
-    }
-    if (event_count_ > 0) {
-        MutexLock lock(core_.mu_);
-        size_t next = 0;
-        for (size_t i = 0; i < count_; i++) {
-            if (taken_[i].ready != 0) {
-                events_[next++].data.u64 = taken_[i].item->data_;
-            }
+            event.data.u64 = taken.data;
         }
     }
     return count_;
@@ -139,11 +131,14 @@ void EpollCore::Batch::settle(Settle how) {
                 continue;
             }
             if (how == Settle::kDelivered) {
-                if ((item.events_ & EPOLLONESHOT) != 0) {
-                    item.events_ &= kPrivateBits;
+                if ((taken_[i].wanted & EPOLLONESHOT) != 0) {
+                    // Not if EPOLL_CTL_MOD has armed it again since it was taken.
+                    if (item.generation_ == taken_[i].generation) {
+                        item.events_ &= kPrivateBits;
+                    }
                     continue;
                 }
-                if ((item.events_ & EPOLLET) != 0) {
+                if ((taken_[i].wanted & EPOLLET) != 0) {
                     continue;
                 }
             }
@@ -179,7 +174,18 @@ void EpollCore::look(EpollItem& item, File& file) {
     wake();
 }
 
-Status EpollCore::add(File& self, RefPtr<File> target, Fd fd, const epoll_event& event) {
+void EpollCore::watch(EpollItem& item, WaitQueue& queue, uint32_t events) {
+    queue.add(&item, wake_mask(events & ~kPrivateBits));
+    // Another thread may have removed the item, and what it had registered, before this.
+    MutexLock lock(mu_);
+    const bool removed = item.file_ == nullptr;
+    lock.unlock();
+    if (removed) {
+        queue.remove(&item);
+    }
+}
+
+Status EpollCore::add(RefPtr<File> target, Fd fd, const epoll_event& event) {
     {
         MutexLock lock(mu_);
         if (items_.count(Key{target.get(), fd}) != 0) {
@@ -200,7 +206,7 @@ Status EpollCore::add(File& self, RefPtr<File> target, Fd fd, const epoll_event&
         EpollTopology::instance().leave(*item, *target);
         return Errno(EEXIST);
     }
-    target->wait_queue()->add(item.get(), wake_mask(event.events & ~kPrivateBits));
+    watch(*item, *target->wait_queue(), event.events);
     look(*item, *target);
     return {};
 }
@@ -219,18 +225,12 @@ Status EpollCore::modify(RefPtr<File> target, Fd fd, const epoll_event& event) {
         }
         item->events_ = event.events;
         item->data_ = event.data.u64;
+        item->generation_++;
     }
     WaitQueue* const queue = target->wait_queue();
     queue->remove(item.get());
-    queue->add(item.get(), wake_mask(event.events & ~kPrivateBits));
+    watch(*item, *queue, event.events);
     look(*item, *target);
-    // The item may have been removed meanwhile, and its registration with it: before ours.
-    MutexLock lock(mu_);
-    const bool removed = item->file_ == nullptr;
-    lock.unlock();
-    if (removed) {
-        queue->remove(item.get());
-    }
     return {};
 }
 
@@ -268,7 +268,7 @@ Status EpollCore::control(File& self, int operation, RefPtr<File> target, Fd fd,
     }
     switch (operation) {
         case EPOLL_CTL_ADD:
-            return add(self, std::move(target), fd, checked);
+            return add(std::move(target), fd, checked);
         case EPOLL_CTL_MOD:
             return modify(std::move(target), fd, checked);
         case EPOLL_CTL_DEL:

@@ -30,6 +30,7 @@ class EpollItem final : public Waiter {
 
   private:
     friend class EpollCore;
+    friend class EpollFile;
     friend class EpollTopology;
 
     const RefPtr<EpollCore> core_;
@@ -40,6 +41,7 @@ class EpollItem final : public Waiter {
     File* file_;
     uint32_t events_ = 0;
     uint64_t data_ = 0;
+    uint64_t generation_ = 0;  // counts EPOLL_CTL_MOD
     bool is_ready_ = false;
     EpollItem* previous_ready_ = nullptr;
     EpollItem* next_ready_ = nullptr;
@@ -73,12 +75,13 @@ class EpollCore final : public RefCounted {
 
     using Key = std::pair<File*, Fd>;
 
-    Status add(File& self, RefPtr<File> target, Fd fd, const epoll_event& event);
+    Status add(RefPtr<File> target, Fd fd, const epoll_event& event);
     Status modify(RefPtr<File> target, Fd fd, const epoll_event& event);
     Status remove(RefPtr<File> target, Fd fd);
     /// Marks an item ready if the file is; for a new or changed one.
     void look(EpollItem& item, File& file);
     void wake();
+    void watch(EpollItem& item, WaitQueue& queue, uint32_t events);
 
     void link_ready_locked(EpollItem& item) REQUIRES(mu_);
     void unlink_ready_locked(EpollItem& item) REQUIRES(mu_);
@@ -118,6 +121,8 @@ class EpollCore::Batch {
         RefPtr<EpollItem> item;
         RefPtr<File> file;
         uint32_t wanted = 0;
+        uint64_t data = 0;
+        uint64_t generation = 0;
         uint32_t ready = 0;
     };
     EpollCore& core_;
