@@ -78,7 +78,6 @@ class Walker {
 
   private:
     Status run(bool to_parent, ParentAndName* parent);
-    Status step(std::string_view name, bool last);
     Status go_up();
     Result<bool> follow_link(const Path& link);
     Result<Path> child(std::string_view name);
