@@ -13,6 +13,12 @@ namespace moat::kernel {
 
 class Tty;
 
+// A session's terminal and its foreground group; the task table guards both (thread_group.h).
+RefPtr<Tty> controlling_tty(Session& session);
+void set_controlling_tty(Session& session, RefPtr<Tty> tty);
+RefPtr<ProcessGroup> foreground_group(Session& session);
+void set_foreground_group(Session& session, RefPtr<ProcessGroup> group);
+
 RefPtr<Session> session_of(Task& task);
 RefPtr<ProcessGroup> process_group_of(Task& task);
 /// The task's process made its session (setsid(2)).

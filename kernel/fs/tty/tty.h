@@ -51,6 +51,11 @@ class Tty final : public RefCounted {
     Result<size_t> far_take(char* to, size_t size);
     size_t far_room();
     void far_put(std::string_view typed);
+    /// TIOCPKT and TIOCSIG, for the far side only.
+    void set_packet_mode(bool on);
+    bool packet_mode();
+    Status signal_foreground(int signal);
+    bool locked();
     /// The far side is gone: readers see the end of the file, writers EIO, the session its SIGHUP.
     void hang_up();
 
@@ -72,17 +77,17 @@ class Tty final : public RefCounted {
 
   private:
     friend class TtyFile;
-    struct Signals;  // collected under the lock, sent without it
-
     void near_closed();
     /// SIGTTIN/SIGTTOU for members of background groups (Linux: __tty_check_change).
     Status check_foreground(Task& task, int signal);
-    Result<size_t> read_now(char* to, size_t size, size_t wanted, bool nonblocking);
-    void arm_read_timer(int64_t deadline_ns);
+    Result<size_t> take_input_locked(char* to, size_t size, bool nonblocking) REQUIRES(mu_);
+    void arm_read_timer_locked(int64_t deadline_ns) REQUIRES(mu_);
     RefPtr<ProcessGroup> foreground_locked() REQUIRES(mu_);
     Result<int64_t> set_attributes(Task& task, uint64_t argument, size_t size, bool flush);
     Result<int64_t> session_ioctl(Task& task, Side side, uint32_t command, uint64_t argument);
-    Result<int64_t> packet_read_locked(char* to, size_t size) REQUIRES(mu_);
+    void flush(int queue);
+    void flow(int action);
+    /// Tells the far side's packet mode (TIOCPKT) of an event.
     void note_packet_locked(uint8_t event) REQUIRES(mu_);
 
     const uint32_t index_;
@@ -107,7 +112,6 @@ class Tty final : public RefCounted {
 };
 
 /// The far side in a guest's hands. Closing the last description hangs up and calls `closed`.
-/// `open_peer` makes a description of the near side for TIOCGPTPEER.
 class PtyMasterFile final : public File {
   public:
     PtyMasterFile(uint32_t flags, RefPtr<Tty> tty, std::function<void()> closed);
@@ -122,6 +126,8 @@ class PtyMasterFile final : public File {
     WaitQueue* wait_queue() override { return &tty_->far_events(); }
 
   private:
+    Result<int64_t> open_peer(Task& task, uint32_t flags);
+
     const RefPtr<Tty> tty_;
     const std::function<void()> closed_;
 };

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "kernel/fs/synthetic/synthetic.h"
+#include "kernel/fs/tty/tty.h"
+
+namespace moat::kernel {
+
+class PtySlaveInode;
+
+/// One mount of devpts: terminals with numbers of their own (Linux: devpts since 4.7).
+class DevptsFileSystem final : public SyntheticFileSystem {
+  public:
+    struct Options {
+        uint32_t uid = UINT32_MAX;  ///< UINT32_MAX: the opener's
+        uint32_t gid = UINT32_MAX;
+        uint32_t mode = 0600;
+        uint32_t ptmx_mode = 0;
+        uint32_t max = 4096;
+    };
+    /// uid=, gid=, mode=, ptmxmode=, max=, newinstance. EINVAL.
+    static Result<RefPtr<DevptsFileSystem>> create(const std::vector<std::string>& options);
+
+    std::string mount_options() const override;
+
+    /// A new terminal with an entry of its number, owned by `uid`:`gid` where the options do not say
+    /// otherwise. Its far side is the caller's; ENOSPC beyond `max`. release() when it is gone.
+    Result<RefPtr<Tty>> allocate(uint32_t uid, uint32_t gid);
+    void release(uint32_t index);
+    /// open(2) of ptmx: allocates, and gives the far side.
+    Result<RefPtr<File>> open_ptmx(Task& task, const Path& path, uint32_t flags);
+
+    RefPtr<PtySlaveInode> find(std::string_view name);
+    std::vector<DirectoryEntry> list();
+    Inode& ptmx() { return *ptmx_; }
+
+  private:
+    explicit DevptsFileSystem(const Options& options);
+
+    const Options options_;
+    RefPtr<SyntheticInode> ptmx_;  // immutable
+    Mutex<LockRank::kFileSystem> mu_;
+    std::map<uint32_t, RefPtr<PtySlaveInode>> slaves_ GUARDED_BY(mu_);
+};
+
+/// /dev/pts/N.
+class PtySlaveInode final : public SyntheticInode {
+  public:
+    PtySlaveInode(DevptsFileSystem& fs, RefPtr<Tty> tty, uint32_t mode);
+    Result<RefPtr<File>> open(Task& task, const Path& path, uint32_t flags) override;
+    Tty& tty() const { return *tty_; }
+
+  private:
+    const RefPtr<Tty> tty_;
+};
+
+/// Registers "devpts" and the devices 5:0 (tty), 5:1 (console) and 5:2 (ptmx). At boot.
+void register_devpts();
+
+/// Makes `tty` what opening /dev/console means in `container`; null takes it away.
+void set_console(const Container& container, RefPtr<Tty> tty);
+
+}  // namespace moat::kernel
