@@ -64,7 +64,7 @@ class Pty {
     void no_echo() const {
         change([](termios& t) { t.c_lflag &= ~static_cast<tcflag_t>(ECHO); });
     }
-    void raw() const { change(cfmakeraw); }
+    void raw() const { change([](termios& t) { ::cfmakeraw(&t); }); }
 
   private:
     FileDescriptor master_, slave_;
@@ -99,7 +99,7 @@ TEST_CASE("pty: the slave is a character device with its number, and both sides 
     struct stat st;
     REQUIRE_THAT(::fstat(pty.slave(), &st), succeeds());
     CHECK(S_ISCHR(st.st_mode));
-    CHECK(st.st_rdev >> 8 == 136);
+    CHECK((st.st_rdev >> 8) == 136);
     CHECK(::isatty(pty.slave()) == 1);
     CHECK(::isatty(pty.master()) == 1);
     struct stat by_name;

@@ -56,6 +56,11 @@ def run_once(command, env, cwd, case_limit, first):
     Returns (cases, end) where end is "done", or says why the binary stopped early.
     """
     argv = command + ([f"--first={first}"] if first > 1 else [])
+    if shutil.which(command[0]) is None:
+        missing = Case("(outside any case)")
+        missing.verdict = "fail"
+        missing.details.append(f"  cannot run {command[0]}")
+        return [missing], "outside"
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, env=env, cwd=cwd, start_new_session=True)
     cases, current, ended, early, pending = [], None, False, [], b""
