@@ -157,6 +157,15 @@ def enter():
     return status
 
 
+def settle():
+    """Inside: makes the new namespaces look like a node's."""
+    subprocess.run(["mount", "-t", "proc", "proc", "/proc"], check=True)
+    subprocess.run(["mount", "--make-rshared", "/"], check=True)  # as it is on a node
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run(["hostname", "node1"], check=True)
+    host.enter_cgroup(cgroup())
+
+
 def main(modules, prepare=None):
     """Entry point of a suite of test modules; arguments are patterns of test names.
 
@@ -166,11 +175,7 @@ def main(modules, prepare=None):
         if prepare:
             prepare()
         return enter()
-    subprocess.run(["mount", "-t", "proc", "proc", "/proc"], check=True)
-    subprocess.run(["mount", "--make-rshared", "/"], check=True)  # as it is on a node
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    subprocess.run(["hostname", "node1"], check=True)
-    host.enter_cgroup(cgroup())
+    settle()
     patterns = [a for a in sys.argv[1:] if not a.startswith("-")]
     loader = unittest.TestLoader()
     if patterns:
