@@ -80,9 +80,9 @@ void EpollCore::wake() {
     pollers_.notify(EPOLLIN | EPOLLRDNORM);
 }
 
-bool EpollCore::has_ready() {
+size_t EpollCore::ready_count() {
     MutexLock lock(mu_);
-    return ready_count_ != 0;
+    return ready_count_;
 }
 
 size_t EpollCore::Batch::take(size_t max) {
@@ -312,11 +312,7 @@ Result<struct stat> EpollFile::stat(Task&) { return anonymous_stat(1, 0600, 0, 0
 
 PollMask EpollFile::poll() {
     EpollCore& core = *core_;
-    size_t left = 0;
-    {
-        MutexLock lock(core.mu_);
-        left = core.ready_count_;
-    }
+    size_t left = core.ready_count();
     // Items that turn out not to be ready are dropped on the way, so that the next look is short.
     EpollCore::Batch batch(core);
     while (left > 0) {

@@ -62,7 +62,7 @@ class EpollCore final : public RefCounted {
     /// Events of one look at the ready list; see EpollCore::take().
     class Batch;
 
-    bool has_ready();
+    size_t ready_count();
     void close();
 
     WaitQueue& waiters() { return waiters_; }
