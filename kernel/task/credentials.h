@@ -24,6 +24,11 @@ class Credentials : public RefCounted {
     bool has_capability(int capability) const { return (effective >> capability & 1) != 0; }
     /// Whether `group` is the fsgid or a supplementary group.
     bool in_group(uint32_t group) const;
+    /// What execve(2) of a file of this mode and owner makes of them. `set_id` kIgnore: the file lies on
+    /// a nosuid mount, or is being traced.
+    enum class SetId : bool { kIgnore, kHonour };
+    RefPtr<Credentials> for_exec(uint32_t file_mode, uint32_t file_uid, uint32_t file_gid,
+                                 SetId set_id) const;
     bool operator==(const Credentials& other) const;
 };
 
