@@ -47,12 +47,16 @@ SetupResult<Arguments> parse_arguments(int argc, char** argv) {
 /// Whatever else the parent left open goes; stdin and stdout become /dev/null, so that nobody who waits
 /// for the end of a pipe waits for us. stderr stays for last words.
 SetupResult<> tidy_descriptors(const Arguments& arguments) {
-    const ScopedFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    ScopedFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     if (!null.valid()) {
         return SetupError::from_errno(errno, "open /dev/null");
     }
     ::dup2(null.get(), STDIN_FILENO);
     ::dup2(null.get(), STDOUT_FILENO);
+    if (null.get() <= STDERR_FILENO) {
+        (void)null.release();  // it has filled a gap there
+    }
+    null.reset();
     unsigned kept[] = {static_cast<unsigned>(arguments.socket),
                        static_cast<unsigned>(arguments.plan)};
     std::sort(std::begin(kept), std::end(kept));

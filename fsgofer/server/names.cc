@@ -2,9 +2,8 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <stdio.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "fsgofer/server/host.h"
@@ -172,8 +171,9 @@ Status Server::rename(Reader& in) {
     if (replaced != NodeTable::kNone && request.flags == 0) {
         (void)nodes_.descriptor(replaced).ok();  // as for unlink
     }
-    TRY(host_result(::renameat2(from.directory, from.name.c_str(), to.directory, to.name.c_str(),
-                                request.flags)));
+    // glibc's renameat2() makes a renameat of one without flags, which our filter does not know.
+    TRY(host_result(::syscall(SYS_renameat2, from.directory, from.name.c_str(), to.directory,
+                              to.name.c_str(), request.flags)));
     if (request.flags == RENAME_EXCHANGE) {
         nodes_.exchanged(from.parent, old_name, to.parent, new_name);
     } else {

@@ -246,8 +246,14 @@ Result<std::unique_ptr<Client>> Client::connect(ScopedFd socket, std::string* me
         header.op = Op::kHello;
         out.set_header(header);
         (void)send_packet(channel->socket.get(), channel->buffer.get(), out.size()).ok();
-        const auto size =
+        auto size =
             receive_packet(channel->socket.get(), channel->buffer.get(), kMaxMessage, nullptr);
+        if (!size.ok() && size.error() == ECONNRESET) {
+            // It went without having read our request, which is told before the words that it left:
+            // they are next (Linux: net/unix/af_unix.c:unix_release_sock sets the error, reading
+            // clears it).
+            size = receive_packet(channel->socket.get(), channel->buffer.get(), kMaxMessage, nullptr);
+        }
         if (!size.ok() || *size == 0) {
             return fail(ECONNRESET, "the gofer died before it was ready");
         }
