@@ -226,16 +226,21 @@ class Snapshot:
 
 
 def main():
-    """`host.py memory PID...`: private KiB and PSS KiB of each and their sum, for shell scripts."""
-    if len(sys.argv) < 2 or sys.argv[1] != "memory":
-        sys.exit("usage: host.py memory PID...")
+    """For shell scripts: `memory PID...` prints private and PSS KiB of each and their sum; `pids NAME...`
+    prints the processes of these names on one line."""
+    verb, arguments = (sys.argv + [""])[1], sys.argv[2:]
+    if verb == "pids" and arguments:
+        print(*by_comm(*arguments))
+        return
+    if verb != "memory":
+        sys.exit("usage: host.py memory PID... | pids NAME...")
     total = {"private": 0, "pss": 0}
-    for argument in sys.argv[2:]:
+    for argument in arguments:
         numbers = memory(int(argument))
-        print(f"{argument} {comm(int(argument))} private {numbers['private'] // 1024} KiB, PSS {numbers['pss'] // 1024} KiB")
+        print(f"{argument} {comm(int(argument))}: private {numbers['private'] // 1024} KiB, PSS {numbers['pss'] // 1024} KiB")
         for key in total:
             total[key] += numbers[key]
-    print(f"total private {total['private'] // 1024} KiB, PSS {total['pss'] // 1024} KiB")
+    print(f"in all: private {total['private'] // 1024} KiB, PSS {total['pss'] // 1024} KiB")
 
 
 if __name__ == "__main__":
