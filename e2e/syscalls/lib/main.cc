@@ -150,7 +150,7 @@ void fatal(const std::string& text) {
         report_line("  child: " + one_line(text));
         ::_exit(kChildFailed);
     }
-    FAIL(text);
+    FAIL(doctest::String(text.c_str()));
     std::abort();  // FAIL throws
 }
 

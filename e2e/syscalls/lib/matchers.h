@@ -84,7 +84,7 @@ std::string describe_mismatch(const char* expression, const Outcome& got, const 
         if (ok) {                                         \
             CHECK(true);                                  \
         } else {                                          \
-            ADD_FAIL_CHECK_AT(__FILE__, __LINE__, text);  \
+            ADD_FAIL_CHECK_AT(__FILE__, __LINE__, ::doctest::String(text));  \
         }                                                 \
     } while (false)
 #define GUEST_REQUIRE_IMPL(ok, text)                \
@@ -92,7 +92,7 @@ std::string describe_mismatch(const char* expression, const Outcome& got, const 
         if (ok) {                                   \
             CHECK(true);                            \
         } else {                                    \
-            ADD_FAIL_AT(__FILE__, __LINE__, text);  \
+            ADD_FAIL_AT(__FILE__, __LINE__, ::doctest::String(text));  \
         }                                           \
     } while (false)
 #define GUEST_CHILD_IMPL(ok, text)                             \

@@ -111,7 +111,7 @@ void in_child(const std::function<void()>& body, std::source_location where) {
         return;
     }
     const std::string text = "the child " + status.describe();
-    ADD_FAIL_CHECK_AT(where.file_name(), static_cast<int>(where.line()), text);
+    ADD_FAIL_CHECK_AT(where.file_name(), static_cast<int>(where.line()), doctest::String(text.c_str()));
 }
 
 Thread::Thread(std::function<void()> body) : body_(std::move(body)) {
