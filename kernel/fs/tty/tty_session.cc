@@ -5,6 +5,7 @@
 #include "kernel/fs/tty/job_control.h"
 #include "kernel/fs/tty/tty.h"
 #include "kernel/task/task.h"
+#include "kernel/task/task_table.h"
 
 namespace moat::kernel {
 
@@ -20,11 +21,11 @@ void signal_group(const RefPtr<ProcessGroup>& group, int signal) {
 
 RefPtr<Tty> Tty::controlling(Task& task) {
     const auto session = session_of(task);
-    return session ? controlling_tty(*session) : nullptr;
+    return session ? TaskTable::controlling_tty(*session) : nullptr;
 }
 
 RefPtr<ProcessGroup> Tty::foreground_locked() {
-    return session_ ? foreground_group(*session_) : nullptr;
+    return session_ ? TaskTable::foreground_group(*session_) : nullptr;
 }
 
 Status Tty::signal_foreground(int signal) {
@@ -47,33 +48,33 @@ Status Tty::make_controlling(Task& task, bool steal) {
     if (leads && session_ == session) {
         return {};
     }
-    if (!leads || controlling_tty(*session) || hung_up_) {
+    if (!leads || TaskTable::controlling_tty(*session) || hung_up_) {
         return Errno(EPERM);
     }
     if (session_) {
         if (!steal) {
             return Errno(EPERM);
         }
-        set_controlling_tty(*session_, nullptr);
-        set_foreground_group(*session_, nullptr);
+        TaskTable::set_controlling_tty(*session_, nullptr);
+        TaskTable::set_foreground_group(*session_, nullptr);
     }
     session_ = session;
-    set_controlling_tty(*session, RefPtr<Tty>(this));
-    set_foreground_group(*session, process_group_of(task));
+    TaskTable::set_controlling_tty(*session, RefPtr<Tty>(this));
+    TaskTable::set_foreground_group(*session, process_group_of(task));
     return {};
 }
 
 void Tty::leader_exited(Session& session) {
-    const auto tty = controlling_tty(session);
-    const auto group = foreground_group(session);
+    const auto tty = TaskTable::controlling_tty(session);
+    const auto group = TaskTable::foreground_group(session);
     if (tty) {
         MutexLock lock(tty->mu_);
         if (tty->session_ == &session) {
             tty->session_.reset();
         }
     }
-    set_controlling_tty(session, nullptr);
-    set_foreground_group(session, nullptr);
+    TaskTable::set_controlling_tty(session, nullptr);
+    TaskTable::set_foreground_group(session, nullptr);
     signal_group(group, SIGHUP);
     if (!tty) {
         // Hung up before: whoever was stopped must be able to die of it (Linux: tty_old_pgrp).
@@ -99,8 +100,8 @@ void Tty::hang_up() {
         return;
     }
     // The session keeps its foreground group, for leader_exited() to tell it.
-    set_controlling_tty(*session, nullptr);
-    if (const auto leader = leader_of(*session)) {
+    TaskTable::set_controlling_tty(*session, nullptr);
+    if (const auto leader = TaskTable::leader_of(*session)) {
         (void)send_signal(*leader, SignalInfo::from_kernel(SIGHUP));
         (void)send_signal(*leader, SignalInfo::from_kernel(SIGCONT));
     }
@@ -109,10 +110,10 @@ void Tty::hang_up() {
 /// Linux: drivers/tty/tty_jobctrl.c:__tty_check_change.
 Status Tty::check_foreground(Task& task, int signal) {
     const auto session = session_of(task);
-    if (!session || controlling_tty(*session) != this) {
+    if (!session || TaskTable::controlling_tty(*session) != this) {
         return {};
     }
-    const auto foreground = foreground_group(*session);
+    const auto foreground = TaskTable::foreground_group(*session);
     const auto own = process_group_of(task);
     if (!foreground || !own || foreground == own) {
         return {};
@@ -129,7 +130,7 @@ Status Tty::check_foreground(Task& task, int signal) {
 
 Result<int64_t> Tty::session_ioctl(Task& task, Side side, uint32_t command, uint64_t argument) {
     const auto session = session_of(task);
-    const bool is_controlling = session && controlling_tty(*session) == this;
+    const bool is_controlling = session && TaskTable::controlling_tty(*session) == this;
     switch (command) {
         case TIOCSCTTY:
             TRY(make_controlling(task, argument == 1 &&
@@ -144,7 +145,7 @@ Result<int64_t> Tty::session_ioctl(Task& task, Side side, uint32_t command, uint
                 // does this goes on to setsid(2) anyhow.
                 return Errno(EPERM);
             }
-            const auto group = foreground_group(*session);
+            const auto group = TaskTable::foreground_group(*session);
             leader_exited(*session);
             signal_group(group, SIGCONT);
             return 0;
@@ -185,14 +186,14 @@ Result<int64_t> Tty::session_ioctl(Task& task, Side side, uint32_t command, uint
             if (id < 0) {
                 return Errno(EINVAL);
             }
-            const auto group = find_process_group(task, id);
+            const auto group = task.pid_namespace().find_process_group(id);
             if (!group) {
                 return Errno(ESRCH);
             }
             if (&group->session() != session.get()) {
                 return Errno(EPERM);
             }
-            set_foreground_group(*session, group);
+            TaskTable::set_foreground_group(*session, group);
             return 0;
         }
         default:
