@@ -58,4 +58,46 @@ Result<int64_t> sys_pselect6(Task& task, int count, UserPtr<uint64_t> read,
                              UserPtr<uint64_t> write, UserPtr<uint64_t> except,
                              UserPtr<timespec> timeout, UserPtr<const SelectMask> mask);
 
+// sys_signalfd.cc
+Result<Fd> sys_signalfd(Task& task, Fd fd, UserPtr<const uint64_t> mask, size_t size);
+Result<Fd> sys_signalfd4(Task& task, Fd fd, UserPtr<const uint64_t> mask, size_t size,
+                         uint32_t flags);
+
+// sys_timerfd.cc
+Result<Fd> sys_timerfd_create(Task& task, int clock, uint32_t flags);
+Status sys_timerfd_settime(Task& task, Fd fd, uint32_t flags, UserPtr<const itimerspec> value,
+                           UserPtr<itimerspec> old);
+Status sys_timerfd_gettime(Task& task, Fd fd, UserPtr<itimerspec> value);
+
+// sys_time.cc
+Result<int64_t> sys_time(Task& task, UserPtr<int64_t> t);
+Status sys_gettimeofday(Task& task, UserPtr<timeval> tv, UserPtr<struct timezone> tz);
+Status sys_clock_gettime(Task& task, int clock, UserPtr<timespec> t);
+Status sys_clock_getres(Task& task, int clock, UserPtr<timespec> t);
+Result<int64_t> sys_nanosleep(Task& task, UserPtr<const timespec> wanted,
+                              UserPtr<timespec> remaining);
+Result<int64_t> sys_clock_nanosleep(Task& task, int clock, uint32_t flags,
+                                    UserPtr<const timespec> wanted, UserPtr<timespec> remaining);
+
+// sys_timer.cc
+Status sys_getitimer(Task& task, int which, UserPtr<itimerval> value);
+Status sys_setitimer(Task& task, int which, UserPtr<const itimerval> value, UserPtr<itimerval> old);
+Result<int64_t> sys_alarm(Task& task, uint32_t seconds);
+/// struct sigevent as the kernel knows it: 64 bytes.
+struct UserSigevent {
+    uint64_t value;
+    int32_t signal;
+    int32_t notify;
+    int32_t thread;
+    uint8_t padding[44];
+};
+static_assert(sizeof(UserSigevent) == 64);
+Status sys_timer_create(Task& task, int clock, UserPtr<const UserSigevent> event,
+                        UserPtr<int32_t> id);
+Status sys_timer_settime(Task& task, int32_t id, uint32_t flags, UserPtr<const itimerspec> value,
+                         UserPtr<itimerspec> old);
+Status sys_timer_gettime(Task& task, int32_t id, UserPtr<itimerspec> value);
+Result<int64_t> sys_timer_getoverrun(Task& task, int32_t id);
+Status sys_timer_delete(Task& task, int32_t id);
+
 }  // namespace moat::kernel

@@ -37,15 +37,4 @@ timespec Timeout::remaining() const {
     return to_timespec(is_zero ? 0 : std::max<int64_t>(deadline.ns - monotonic_ns(), 0));
 }
 
-Status set_temporary_mask(Task& task, UserPtr<const uint64_t> mask, size_t size) {
-    if (!mask) {
-        return {};
-    }
-    if (size != sizeof(uint64_t)) {
-        return Errno(EINVAL);
-    }
-    task.set_temporary_mask(TRY(task.copy_in(mask)) & ~kUnblockable);
-    return {};
-}
-
 }  // namespace moat::kernel

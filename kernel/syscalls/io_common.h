@@ -26,8 +26,4 @@ struct Timeout {
     timespec remaining() const;
 };
 
-/// For calls that wait with another signal mask (ppoll, pselect6, epoll_pwait): checks and installs it
-/// until the call has ended. A null `mask` changes nothing. EINVAL: `size` is not a signal set's.
-Status set_temporary_mask(Task& task, UserPtr<const uint64_t> mask, size_t size);
-
 }  // namespace moat::kernel

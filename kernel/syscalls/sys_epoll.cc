@@ -7,6 +7,7 @@
 #include "kernel/syscalls/handlers_io.h"
 #include "kernel/syscalls/io_common.h"
 #include "kernel/syscalls/syscall.h"
+#include "kernel/task/task_signals.h"
 #include "kernel/time/guest_clock.h"
 
 namespace moat::kernel {

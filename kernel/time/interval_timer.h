@@ -1,0 +1,48 @@
+#pragma once
+
+#include <time.h>
+
+#include <cstdint>
+
+#include "kernel/base/mutex.h"
+#include "kernel/base/ref_ptr.h"
+#include "kernel/time/timer_queue.h"
+
+namespace moat::kernel {
+
+/// A timer that goes off once or every period: what itimers and POSIX timers are made of. The timer
+/// queue holds it while it is armed, and its call when it goes off.
+class IntervalTimer : public RefCounted {
+  public:
+    /// Shorter periods go off at this pace, with the number of periods that have passed: what a guest
+    /// asks of the timer thread stays bounded.
+    static constexpr int64_t kShortestPeriodNs = 100'000;
+
+    struct Setting {
+        int64_t remaining_ns = 0;  ///< until it goes off; 0: disarmed
+        int64_t interval_ns = 0;
+    };
+
+    /// `deadline_ns` of CLOCK_MONOTONIC; 0 disarms. Returns what was set before.
+    Setting set(int64_t deadline_ns, int64_t interval_ns);
+    Setting get();
+    void disarm() { set(0, 0); }
+
+  protected:
+    /// Called on the timer thread, with no lock held, with the number of periods that have passed since
+    /// it was last called (at least 1).
+    virtual void on_expiry(uint64_t periods) = 0;
+
+  private:
+    void arm_locked() REQUIRES(mu_);
+    void expired(uint64_t generation);
+    Setting get_locked() const REQUIRES(mu_);
+
+    Mutex<LockRank::kProcessTimers> mu_;
+    int64_t next_ns_ GUARDED_BY(mu_) = 0;
+    int64_t interval_ns_ GUARDED_BY(mu_) = 0;
+    uint64_t generation_ GUARDED_BY(mu_) = 0;
+    TimerId timer_ GUARDED_BY(mu_) = 0;
+};
+
+}  // namespace moat::kernel
