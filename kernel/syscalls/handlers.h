@@ -22,6 +22,7 @@
 #include "kernel/fs/fd_table.h"
 #include "kernel/mm/user_ptr.h"
 #include "kernel/syscalls/handlers_io.h"
+#include "kernel/syscalls/handlers_misc.h"
 #include "kernel/task/signal.h"
 
 namespace moat::kernel {
