@@ -1,9 +1,35 @@
 #include "kernel/fs/regular_file.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include "kernel/task/task.h"
+#include "kernel/task/thread_group.h"
+
 namespace moat::kernel {
+
+Status limit_file_size(Task& task, int64_t size) {
+    const uint64_t limit = task.rlimit(RLIMIT_FSIZE);
+    if (limit == RLIM_INFINITY || static_cast<uint64_t>(size) <= limit) {
+        return {};
+    }
+    (void)send_signal(task, SignalInfo::from_kernel(SIGXFSZ));
+    return Errno(EFBIG);
+}
+
+Status limit_file_size(Task& task, IoBuffer& source, int64_t offset) {
+    const uint64_t limit = task.rlimit(RLIMIT_FSIZE);
+    if (limit == RLIM_INFINITY || offset < 0 || source.empty()) {
+        return {};
+    }
+    if (static_cast<uint64_t>(offset) >= limit) {
+        (void)send_signal(task, SignalInfo::from_kernel(SIGXFSZ));
+        return Errno(EFBIG);
+    }
+    source.truncate(std::min<uint64_t>(source.remaining(), limit - static_cast<uint64_t>(offset)));
+    return {};
+}
 
 Result<size_t> RegularFile::read(Task& task, IoBuffer& destination) {
     MutexLock lock(mu_);

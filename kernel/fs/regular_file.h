@@ -31,4 +31,10 @@ class RegularFile : public File {
     int64_t position_ GUARDED_BY(mu_) = 0;
 };
 
+/// RLIMIT_FSIZE: cuts `source` to what may be written at `offset`; EFBIG and SIGXFSZ when that is
+/// nothing (setrlimit(2)).
+Status limit_file_size(Task& task, IoBuffer& source, int64_t offset);
+/// The same for a new size.
+Status limit_file_size(Task& task, int64_t size);
+
 }  // namespace moat::kernel
