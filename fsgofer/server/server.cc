@@ -5,8 +5,6 @@
 #include <sys/socket.h>
 #include <sys/vfs.h>
 
-#include <algorithm>
-
 #include "fsgofer/server/host.h"
 
 namespace moat::gofer {
@@ -38,53 +36,66 @@ Status Server::serve(ScopedFd channel) {
         epoll_event event{EPOLLIN, {.fd = fd}};
         return host_result(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event));
     };
-    TRY(watch(channel.get()));
     channels_.push_back(std::move(channel));
-
+    TRY(watch(channels_[watched_++].get()));
     while (!channels_.empty()) {
         epoll_event events[kMaxChannels];
-        int ready = 1;
         if (channels_.size() == 1) {
             // The common case saves a host call: wait in recvmsg itself.
-            events[0].data.fd = channels_[0].get();
+            const int only = channels_[0].get();
+            if (!polling_.poll([&] { return serve_one(only, MSG_DONTWAIT); })) {
+                serve_one(only, 0);
+            }
         } else {
-            ready = ::epoll_wait(epoll_.get(), events, kMaxChannels, -1);
-            if (ready < 0) {
-                if (errno == EINTR) {
-                    continue;
-                }
+            int ready = 0;
+            const auto wait = [&](int timeout) {
+                ready = ::epoll_wait(epoll_.get(), events, kMaxChannels, timeout);
+                return ready != 0;
+            };
+            if (!polling_.poll([&] { return wait(0); })) {
+                wait(-1);
+            }
+            if (ready < 0 && errno != EINTR) {
                 return Errno(errno);
             }
+            for (int i = 0; i < ready; i++) {
+                // Not blocking: a channel closed earlier in this round may have left its number to a
+                // new, silent one.
+                serve_one(events[i].data.fd, MSG_DONTWAIT);
+            }
         }
-        for (int i = 0; i < ready; i++) {
-            const int fd = events[i].data.fd;
-            bool alive = false;
-            // A channel closed earlier in this round may have left its number to a new, silent one.
-            const auto received = receive_packet(fd, request_.get(), kMaxMessage, nullptr,
-                                                 channels_.size() == 1 ? 0 : MSG_DONTWAIT);
-            if (!received.ok() && received.error() == EAGAIN) {
-                continue;
-            }
-            if (received.ok() && received.value() > 0) {
-                const size_t channels = channels_.size();
-                auto answer = handle(request_.get(), received.value());
-                alive = answer.ok();
-                if (alive && !answer->packet.empty()) {
-                    alive = send_packet(fd, answer->packet.data(), answer->packet.size(),
-                                        answer->fd.get())
-                                .ok();
-                }
-                if (channels_.size() > channels) {
-                    TRY(watch(channels_.back().get()));
-                }
-            }
-            if (!alive) {
-                // Closing takes it out of the epoll set.
-                std::erase_if(channels_, [&](const ScopedFd& c) { return c.get() == fd; });
-            }
+        for (; watched_ < channels_.size(); watched_++) {
+            TRY(watch(channels_[watched_].get()));
         }
     }
     return {};
+}
+
+bool Server::serve_one(int channel, int flags) {
+    const auto received = receive_packet(channel, request_.get(), kMaxMessage, nullptr, flags);
+    if (!received.ok() && received.error() == EAGAIN) {
+        return false;
+    }
+    bool alive = false;
+    if (received.ok() && received.value() > 0) {
+        const auto answer = handle(request_.get(), received.value());
+        alive = answer.ok() && (answer->packet.empty() ||
+                                send_packet(channel, answer->packet.data(), answer->packet.size(),
+                                            answer->fd.get())
+                                    .ok());
+    }
+    if (!alive) {
+        // Closing takes it out of the epoll set.
+        const size_t before = channels_.size();
+        for (size_t i = 0; i < before; i++) {
+            if (channels_[i].get() == channel) {
+                channels_.erase(channels_.begin() + static_cast<ptrdiff_t>(i));
+                watched_ -= i < watched_ ? 1 : 0;
+                break;
+            }
+        }
+    }
+    return true;
 }
 
 Status Server::open_channel(ScopedFd& donated) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "fsgofer/protocol/messages.h"
+#include "fsgofer/protocol/polling.h"
 #include "fsgofer/protocol/wire.h"
 #include "fsgofer/server/node_table.h"
 #include "kernel/base/result.h"
@@ -93,6 +94,8 @@ class Server {
     Status set_xattr(Reader& in);
     Status remove_xattr(Reader& in);
     // server.cc
+    /// Takes one message from a channel and answers it, or drops the channel. False: none was there.
+    bool serve_one(int channel, int flags);
     Status open_channel(ScopedFd& donated);
     Status close_nodes(Reader& in);
 
@@ -121,6 +124,8 @@ class Server {
     std::vector<MountState> mounts_;
     ScopedFd epoll_;
     std::vector<ScopedFd> channels_;
+    size_t watched_ = 0;  // the first so many of them are in the epoll set
+    Polling polling_;
     OpenDirectory directories_[8];
     uint64_t clock_ = 0;
     std::unique_ptr<char[]> request_;

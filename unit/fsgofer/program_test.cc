@@ -4,6 +4,8 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -15,6 +17,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "fsgofer/server/confine.h"
 #include "fsgofer/server/plan.h"
 #include "unit/fsgofer/harness.h"
 
@@ -226,6 +229,46 @@ TEST_CASE("program: capabilities, seccomp, namespace and descriptors are what th
     for (std::string line; std::getline(self, line);) {
         CHECK(line.find("moat-gofer") == std::string::npos);
     }
+}
+
+TEST_CASE("filter: what is not on the list kills, what is on it with other arguments does too") {
+    const auto ends_with = [](const char* what, int status, auto&& act) {
+        CAPTURE(what);
+        const pid_t pid = ::fork();
+        REQUIRE(pid >= 0);
+        if (pid == 0) {
+            // no_new_privs stands in for CAP_SYS_ADMIN.
+            if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || !install_filter().ok()) {
+                ::_exit(3);
+            }
+            act();
+            ::_exit(0);
+        }
+        const int got = wait_for(pid);
+        CHECK((WIFSIGNALED(got) ? WTERMSIG(got) : 0) == status);
+    };
+    ends_with("nothing", 0, [] {});
+    ends_with("socketpair of unix", 0, [] {
+        int ends[2];
+        (void)::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends);
+    });
+    ends_with("anonymous memory", 0, [] {
+        ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    });
+    ends_with("open", SIGSYS, [] { (void)::open("/etc/passwd", O_RDONLY); });
+    ends_with("fork", SIGSYS, [] { (void)::fork(); });
+    ends_with("exec", SIGSYS, [] { ::execl("/bin/true", "true", static_cast<char*>(nullptr)); });
+    ends_with("internet", SIGSYS, [] { (void)::socket(AF_INET, SOCK_STREAM, 0); });
+    ends_with("chroot", SIGSYS, [] { (void)::chroot("/"); });
+    ends_with("file handles", SIGSYS, [] { (void)::open_by_handle_at(3, nullptr, O_RDONLY); });
+    ends_with("mount", SIGSYS, [] { (void)::umount2("/x", 0); });
+    ends_with("code", SIGSYS, [] {
+        ::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    });
+    ends_with("mapped file", SIGSYS,
+              [] { ::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, STDERR_FILENO, 0); });
+    ends_with("ptrace", SIGSYS, [] { (void)::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr); });
+    ends_with("signal", SIGSYS, [] { (void)::kill(1, 0); });
 }
 
 TEST_CASE("program: a read-only mount is read-only for the host as well, submounts included") {

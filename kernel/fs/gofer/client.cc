@@ -6,6 +6,7 @@
 #include <atomic>
 #include <condition_variable>
 
+#include "fsgofer/protocol/polling.h"
 #include "fsgofer/protocol/wire.h"
 #include "kernel/base/log.h"
 #include "kernel/base/mutex.h"
@@ -19,6 +20,7 @@ struct Channel {
     ScopedFd socket;
     std::unique_ptr<char[]> buffer{new char[kMaxMessage]};
     uint32_t sequence = 0;
+    Polling polling;
 };
 
 }  // namespace
@@ -143,8 +145,17 @@ class Call {
             return Errno(EIO);
         }
         ScopedFd fd;
-        const auto size =
-            receive_packet(channel_->socket.get(), channel_->buffer.get(), kMaxMessage, &fd);
+        const auto receive = [&](int flags) {
+            return receive_packet(channel_->socket.get(), channel_->buffer.get(), kMaxMessage, &fd,
+                                  flags);
+        };
+        Result<size_t> size = Errno(EAGAIN);
+        if (!channel_->polling.poll([&] {
+                size = receive(MSG_DONTWAIT);
+                return size.ok() || size.error() != EAGAIN;
+            })) {
+            size = receive(0);
+        }
         if (!size.ok() || *size == 0) {
             return impl_.die(size.ok() ? "the gofer has closed it" : "it cannot be read");
         }
