@@ -14,6 +14,7 @@ enum class PodState : int64_t {
     kStopping = 2,  ///< intent: network and sandbox are being taken down
     kStopped = 3,
     kRemoving = 4,  ///< intent: files and row are about to go
+    kDied = 5,      ///< its sentry is gone, its network is not: a stop is still to come
 };
 
 /// What the pod's network consists of; JSON in the database. Written before anything of it is made.

@@ -1,0 +1,199 @@
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "api.pb.h"
+#include "cri/base/files.h"
+#include "cri/base/settings.h"
+#include "cri/containers/container_manager.h"
+#include "cri/containers/spec.h"
+#include "cri/containers/terminal.h"
+#include "cri/images/image_store.h"
+#include "cri/pods/pod_files.h"
+#include "cri/pods/pod_manager.h"
+#include "kernel/base/cleanup.h"
+#include "runtime/runtime.h"
+
+namespace moat::cri {
+
+namespace {
+
+/// The container's log, for appending; an invalid descriptor for a container without one.
+Result<ScopedFd> open_log(const std::string& path) {
+    if (path.empty()) {
+        return ScopedFd();
+    }
+    TRY_HOST("log directory", make_directories(path.substr(0, path.rfind('/'))));
+    // NOFOLLOW: others may be able to write to the directory, nobody else decides where root writes.
+    ScopedFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0640));
+    if (!fd) {
+        return host_error(Error::from_errno(errno, "open " + path), "log");
+    }
+    return fd;
+}
+
+/// A FIFO that is open on both sides in the sentry, so that the guest never sees an end of file and
+/// an attach of any later moatd can write to it.
+Result<ScopedFd> open_stdin(const std::string& path) {
+    if (mkfifo(path.c_str(), 0600) != 0 && errno != EEXIST) {
+        return Error::from_errno(errno, "mkfifo " + path);
+    }
+    ScopedFd fd(open(path.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
+    if (!fd) {
+        return Error::from_errno(errno, "open " + path);
+    }
+    return fd;
+}
+
+}  // namespace
+
+Result<ContainerRecord> ContainerManager::plan(const std::string& pod_id, const api::ContainerConfig& config) {
+    const auto image = TRY(images_.find(config.image().image()));
+    if (!image) {
+        return not_found("image \"" + config.image().image() + "\": not on this node");
+    }
+    const ImageConfig image_config = TRY_HOST("image " + image->id, parse_image_config(image->config));
+    ContainerRecord record;
+    record.id = random_id();
+    record.pod_id = pod_id;
+    record.name = config.metadata().name();
+    record.attempt = config.metadata().attempt();
+    record.created_at_ns = now_ns();
+    record.image_id = image->id;
+    record.image_ref = image->reference();
+    record.chain_id = image->chain_id;
+    record.config = config.SerializeAsString();
+    record.stop_signal = TRY(stop_signal(config, image_config));
+    record.user =
+        TRY(resolve_user(images_.root_path(image->chain_id), user_request(config, image_config))).ids;
+    return record;
+}
+
+Result<std::string> ContainerManager::create(const std::string& pod_id, const api::ContainerConfig& config) {
+    const PodPtr pod = TRY(pods_.find(pod_id));
+    TRY(check_container_config(config, *pod->config));
+    const std::shared_lock pod_operation(pod->operation);
+    if (pod->snapshot().state != PodState::kReady) {
+        return wrong_state("pod " + pod->id + ": create a container: the pod is not ready");
+    }
+    ContainerPtr container;
+    {
+        // From the look at the image to the row that refers to it nothing may be collected.
+        const FileLock hold = TRY_HOST("image store", images_.hold());
+        ContainerRecord record = TRY(plan(pod->id, config));
+        if (!config.log_path().empty()) {
+            record.log_path = pod->config->log_directory() + "/" + config.log_path();
+        }
+        if (const Status inserted = store_.insert(record); !inserted.ok()) {
+            return inserted.error().code() == EEXIST
+                       ? already_exists("pod " + pod->id + ": container " + record.name + ", attempt " +
+                                        std::to_string(record.attempt) + ": is there already")
+                       : inserted.error();
+        }
+        container = std::make_shared<Container>(std::move(record), std::make_shared<api::ContainerConfig>(config));
+    }
+    const std::lock_guard operation(container->operation);
+    const std::string step = "container " + config.metadata().name() + " of pod " + pod->id;
+    const Status made = make(*container);
+    Status recorded = made;
+    if (made.ok()) {
+        const std::lock_guard lock(container->mu);
+        ContainerRecord changed = container->record;
+        changed.phase = ContainerPhase::kCreated;
+        recorded = change(*container, changed);
+    }
+    if (!recorded.ok()) {
+        spdlog::warn("container {}: not created: {}", container->id, recorded.error().message());
+        if (const Status erased = erase(*container); !erased.ok()) {
+            spdlog::error("container {}: undo of the creation: {}", container->id, erased.error().message());
+            // Kept in sight, so that it can be removed.
+            const std::lock_guard lock(mu_);
+            containers_[container->id] = container;
+        }
+        return recorded.error().within(step);
+    }
+    {
+        const std::lock_guard lock(mu_);
+        containers_[container->id] = container;
+    }
+    spdlog::info("container {}: pod {}: {} created", container->id, pod->id, config.metadata().name());
+    return container->id;
+}
+
+Status ContainerManager::make(Container& container) {
+    const ContainerRecord record = container.snapshot();
+    const api::ContainerConfig& config = *container.config;
+    const PodPtr pod = TRY(pods_.find(container.pod_id));
+    const auto image = TRY(images_.find(record.image_id));
+    if (!image) {
+        return not_found("image " + record.image_id + ": removed meanwhile");
+    }
+    const ImageConfig image_config = TRY_HOST("image " + image->id, parse_image_config(image->config));
+    const auto sandbox = runtime_.state(pod->id);
+    SpecInput input{.config = config, .pod = *pod->config, .image = image_config};
+    input.rootfs = images_.root_path(record.chain_id);
+    input.user = TRY(resolve_user(input.rootfs, user_request(config, image_config)));
+    input.container_id = container.id;
+    input.pod_id = pod->id;
+    input.hostname = pod_hostname(*pod->config, pod->id);
+    input.network_namespace = pods_.network_namespace(pod->snapshot());
+    input.pod_directory = settings_.pod_directory(pod->id);
+    input.sandbox_pid = sandbox.ok() ? sandbox->sentry_pid : 0;
+    const std::string spec = TRY(build_spec(input));
+
+    const std::string directory = settings_.container_directory(container.id);
+    TRY_HOST("bundle", make_directories(directory, 0711));
+    TRY_HOST("bundle", write_file(directory + "/config.json", spec, 0600));
+
+    ScopedFd log = TRY(open_log(record.log_path));
+    ScopedFd input_fd;
+    std::shared_ptr<Terminal> terminal;
+    runtime::CreateConfig create;
+    create.id = container.id;
+    create.bundle = directory;
+    if (config.tty()) {
+        terminal = TRY_HOST("terminal", Terminal::create());
+        create.stdio.console_fd = terminal->slave();
+    } else {
+        if (config.stdin()) {
+            input_fd = TRY_HOST("stdin", open_stdin(directory + "/stdin"));
+            create.stdio.stdin_fd = input_fd.get();
+        }
+        create.stdio.cri_log_fd = log.get();
+    }
+    TRY_HOST("runtime", runtime_.create(create));
+    if (terminal != nullptr) {
+        terminal->close_slave();
+        terminal->start(std::move(log));
+        const std::lock_guard lock(container.mu);
+        container.terminal = std::move(terminal);
+    }
+    return {};
+}
+
+Status ContainerManager::reopen_log(const std::string& id) {
+    const ContainerPtr container = TRY(find(id));
+    const ContainerRecord record = container->snapshot();
+    if (record.phase != ContainerPhase::kRunning) {
+        return wrong_state("container " + container->id + ": reopen its log: it is not running");
+    }
+    if (record.log_path.empty()) {
+        return {};
+    }
+    ScopedFd log = TRY(open_log(record.log_path));
+    if (container->config->tty()) {
+        const std::lock_guard lock(container->mu);
+        if (container->terminal == nullptr) {
+            return wrong_state("container " + container->id + ": its terminal was lost when moatd was restarted");
+        }
+        container->terminal->set_log(std::move(log));
+        return {};
+    }
+    TRY_HOST("container " + container->id + ": reopen its log", runtime_.reopen_log(container->id, log.get()));
+    return {};
+}
+
+}  // namespace moat::cri

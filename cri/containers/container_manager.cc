@@ -1,0 +1,293 @@
+#include "cri/containers/container_manager.h"
+
+#include <spdlog/spdlog.h>
+
+#include "api.pb.h"
+#include "cri/base/files.h"
+#include "cri/base/settings.h"
+#include "cri/containers/terminal.h"
+#include "cri/pods/pod_manager.h"
+#include "runtime/runtime.h"
+
+namespace moat::cri {
+
+namespace {
+
+/// SIGKILL needs no guest's cooperation: what has not ended by then never will.
+constexpr std::chrono::seconds kKillPatience{10};
+/// For a container whose exit status nobody collected.
+constexpr int32_t kExitUnknown = 255;
+
+}  // namespace
+
+ContainerManager::ContainerManager(const Settings& settings, Database& database, runtime::Runtime& runtime,
+                                   ImageStore& images, PodManager& pods)
+    : settings_(settings), store_(database), runtime_(runtime), images_(images), pods_(pods) {}
+
+Status ContainerManager::recover() {
+    for (ContainerRecord& record : TRY(store_.all())) {
+        auto config = std::make_shared<api::ContainerConfig>();
+        if (!config->ParseFromString(record.config)) {
+            return internal_error("container " + record.id + ": column config: not a ContainerConfig");
+        }
+        const auto container = std::make_shared<Container>(std::move(record), std::move(config));
+        const ContainerPhase phase = container->snapshot().phase;
+        if (phase == ContainerPhase::kCreating || phase == ContainerPhase::kRemoving) {
+            const Status erased = erase(*container);
+            if (erased.ok()) {
+                continue;
+            }
+            spdlog::error("container {}: left half-way by the last moatd and not cleaned up: {}", container->id,
+                          erased.error().message());
+        }
+        const std::lock_guard lock(mu_);
+        containers_[container->id] = container;
+    }
+    return {};
+}
+
+Result<ContainerPtr> ContainerManager::find(const std::string& id) {
+    const std::lock_guard lock(mu_);
+    if (auto container = find_by_prefix(containers_, id)) {
+        return *container;
+    }
+    return not_found("container \"" + id + "\": no such container");
+}
+
+std::vector<ContainerPtr> ContainerManager::list() {
+    const std::lock_guard lock(mu_);
+    std::vector<ContainerPtr> containers;
+    for (const auto& [id, container] : containers_) {
+        containers.push_back(container);
+    }
+    return containers;
+}
+
+std::vector<ContainerPtr> ContainerManager::of_pod(const std::string& pod_id) {
+    std::vector<ContainerPtr> containers = list();
+    std::erase_if(containers, [&](const ContainerPtr& container) { return container->pod_id != pod_id; });
+    return containers;
+}
+
+/// The caller holds container.mu.
+Status ContainerManager::change(Container& container, const ContainerRecord& changed) {
+    TRY_HOST("database", store_.update(changed));
+    container.record = changed;
+    container.changed.notify_all();
+    return {};
+}
+
+void ContainerManager::set_exited(Container& container, int32_t exit_code, int64_t finished_at_ns,
+                                  const std::string& reason, const std::string& message) {
+    const std::lock_guard lock(container.mu);
+    if (container.record.phase != ContainerPhase::kCreated && container.record.phase != ContainerPhase::kRunning) {
+        return;
+    }
+    ContainerRecord changed = container.record;
+    changed.phase = ContainerPhase::kExited;
+    changed.exit_code = exit_code;
+    changed.finished_at_ns = finished_at_ns != 0 ? finished_at_ns : now_ns();
+    changed.reason = reason;
+    changed.message = message;
+    container.terminal.reset();
+    if (const Status status = change(container, changed); !status.ok()) {
+        // The runtime keeps the status: the next reconcile tries again. Whoever waits must still see it.
+        spdlog::error("container {}: exit not recorded: {}", container.id, status.error().message());
+        container.record = changed;
+        container.changed.notify_all();
+    }
+    spdlog::info("container {}: pod {}: exited, code {}, {}", container.id, container.pod_id, exit_code, reason);
+}
+
+void ContainerManager::exited(const std::string& id, const control::ExitStatus& status) {
+    const auto container = find(id);
+    if (!container.ok()) {
+        return;
+    }
+    const int32_t code = status.shell_code();
+    const char* reason = status.oom_killed ? "OOMKilled" : code == 0 ? "Completed" : "Error";
+    set_exited(**container, code, status.finished_at_ns, reason, "");
+}
+
+void ContainerManager::reconcile(Container& container) {
+    const ContainerPhase phase = container.snapshot().phase;
+    if (phase != ContainerPhase::kCreated && phase != ContainerPhase::kRunning) {
+        return;
+    }
+    const auto info = runtime_.state(container.id);
+    if (!info.ok()) {
+        if (info.error().code() == ENOENT) {
+            set_exited(container, kExitUnknown, 0, "Unknown", "the runtime does not know the container any more");
+        } else {
+            spdlog::warn("container {}: state: {}", container.id, info.error().message());
+        }
+        return;
+    }
+    if (info->state == control::ContainerState::kStopped) {
+        if (info->exit) {
+            exited(container.id, *info->exit);
+        } else {
+            set_exited(container, kExitUnknown, 0, "Unknown", "it ended and nobody saw how");
+        }
+        return;
+    }
+    const ContainerPhase actual =
+        info->state == control::ContainerState::kCreated ? ContainerPhase::kCreated : ContainerPhase::kRunning;
+    const std::lock_guard lock(container.mu);
+    // A start in progress has written "running" and the runtime does not say so yet; it holds
+    // `operation`, and only a start that died with the last moatd does not.
+    if (container.record.phase == ContainerPhase::kRunning && actual == ContainerPhase::kCreated &&
+        container.operation.try_lock()) {
+        const std::lock_guard operation(container.operation, std::adopt_lock);
+        ContainerRecord changed = container.record;
+        changed.phase = actual;
+        changed.started_at_ns = 0;
+        (void)change(container, changed);
+    }
+}
+
+void ContainerManager::reconcile(const std::string& pod_id) {
+    for (const ContainerPtr& container : of_pod(pod_id)) {
+        reconcile(*container);
+    }
+}
+
+void ContainerManager::sandbox_gone(const std::string& pod_id) {
+    for (const ContainerPtr& container : of_pod(pod_id)) {
+        // The runtime may have kept an exit status that we have not seen.
+        const auto info = runtime_.state(container->id);
+        if (info.ok() && info->exit) {
+            exited(container->id, *info->exit);
+        }
+        set_exited(*container, 128 + 9, 0, "Error", "the pod's sandbox ended");
+    }
+}
+
+/// Whether the container has ended within `timeout`.
+bool ContainerManager::wait_for_end(Container& container, std::chrono::milliseconds timeout) {
+    std::unique_lock lock(container.mu);
+    return container.changed.wait_for(lock, timeout, [&] {
+        return container.record.phase != ContainerPhase::kRunning && container.record.phase != ContainerPhase::kCreated;
+    });
+}
+
+Status ContainerManager::start(const std::string& id) {
+    const ContainerPtr container = TRY(find(id));
+    const auto pod = TRY(pods_.find(container->pod_id));
+    const std::shared_lock pod_operation(pod->operation);
+    const std::lock_guard operation(container->operation);
+    {
+        const std::lock_guard lock(container->mu);
+        if (container->record.phase != ContainerPhase::kCreated) {
+            return wrong_state("container " + container->id + ": start: it is not in the state created");
+        }
+        ContainerRecord changed = container->record;
+        changed.phase = ContainerPhase::kRunning;
+        changed.started_at_ns = now_ns();
+        TRY(change(*container, changed));
+    }
+    if (const Status started = runtime_.start(container->id); !started.ok()) {
+        // 128 and this reason are what kubelet's users know of other runtimes.
+        set_exited(*container, 128, 0, "StartError", started.error().message());
+        return host_error(started.error(), "container " + container->id + ": start");
+    }
+    spdlog::info("container {}: pod {}: started", container->id, container->pod_id);
+    return {};
+}
+
+Status ContainerManager::stop(const std::string& id, std::chrono::seconds grace) {
+    const auto found = find(id);
+    if (!found.ok()) {
+        return {};
+    }
+    Container& container = **found;
+    const ContainerRecord record = container.snapshot();
+    if (record.phase != ContainerPhase::kRunning) {
+        return {};
+    }
+    if (grace.count() > 0) {
+        const Status sent = runtime_.kill(container.id, record.stop_signal);
+        if (!sent.ok() && sent.error().code() != ESRCH) {
+            spdlog::warn("container {}: signal {}: {}", container.id, record.stop_signal, sent.error().message());
+        }
+        // Kubelet's "no limit" is a very long time; a condition variable cannot add that to its clock.
+        if (wait_for_end(container, std::min<std::chrono::seconds>(grace, std::chrono::hours(24 * 365)))) {
+            return {};
+        }
+        spdlog::info("container {}: did not end in {} s, killing it", container.id, grace.count());
+    }
+    const Status killed = runtime_.kill(container.id, 9, true);
+    if (!killed.ok() && killed.error().code() != ESRCH && killed.error().code() != ENOENT) {
+        return host_error(killed.error(), "container " + container.id + ": kill");
+    }
+    if (wait_for_end(container, kKillPatience)) {
+        return {};
+    }
+    reconcile(container);
+    if (wait_for_end(container, std::chrono::seconds(0))) {
+        return {};
+    }
+    return timed_out("container " + container.id + ": stop: still there after SIGKILL");
+}
+
+void ContainerManager::kill_all(const std::string& pod_id) {
+    const auto containers = of_pod(pod_id);
+    for (const ContainerPtr& container : containers) {
+        if (container->snapshot().phase == ContainerPhase::kRunning) {
+            (void)runtime_.kill(container->id, 9, true);
+        }
+    }
+    const auto deadline = std::chrono::steady_clock::now() + kKillPatience;
+    for (const ContainerPtr& container : containers) {
+        if (container->snapshot().phase == ContainerPhase::kRunning) {
+            const auto rest = std::chrono::duration_cast<std::chrono::milliseconds>(
+                deadline - std::chrono::steady_clock::now());
+            if (!wait_for_end(*container, std::max(rest, std::chrono::milliseconds(0)))) {
+                reconcile(*container);
+            }
+        }
+    }
+}
+
+Status ContainerManager::erase(Container& container) {
+    const Status removed = runtime_.remove(container.id, true);
+    if (!removed.ok() && removed.error().code() != ENOENT) {
+        return host_error(removed.error(), "container " + container.id + ": remove");
+    }
+    TRY_HOST("container " + container.id, remove_tree(settings_.container_directory(container.id)));
+    TRY_HOST("database", store_.erase(container.id));
+    return {};
+}
+
+Status ContainerManager::remove_container(const ContainerPtr& container) {
+    TRY(stop(container->id, std::chrono::seconds(0)));
+    const std::lock_guard operation(container->operation);
+    {
+        const std::lock_guard lock(container->mu);
+        ContainerRecord changed = container->record;
+        changed.phase = ContainerPhase::kRemoving;
+        TRY(change(*container, changed));
+        container->terminal.reset();
+    }
+    TRY(erase(*container));
+    {
+        const std::lock_guard lock(mu_);
+        containers_.erase(container->id);
+    }
+    spdlog::info("container {}: pod {}: removed", container->id, container->pod_id);
+    return {};
+}
+
+Status ContainerManager::remove(const std::string& id) {
+    const auto container = find(id);
+    return container.ok() ? remove_container(*container) : Status();
+}
+
+Status ContainerManager::remove_all(const std::string& pod_id) {
+    for (const ContainerPtr& container : of_pod(pod_id)) {
+        TRY(remove_container(container));
+    }
+    return {};
+}
+
+}  // namespace moat::cri

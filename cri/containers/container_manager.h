@@ -1,0 +1,99 @@
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "cri/containers/container.h"
+
+namespace runtime::v1 {
+class ContainerConfig;
+}
+namespace moat::control {
+struct ExitStatus;
+}
+namespace moat::runtime {
+class Runtime;
+}
+
+namespace moat::cri {
+
+class ImageStore;
+class PodManager;
+struct Settings;
+
+struct ExecResult {
+    std::string out;  ///< at most kExecOutputLimit bytes; the rest is dropped
+    std::string err;
+    int32_t exit_code = 0;
+};
+
+/// What the CRI allows a stream of ExecSync to have (CVE-2022-1708).
+inline constexpr size_t kExecOutputLimit = 16 << 20;
+
+/// All containers of the node.
+///
+/// Order of writes as in PodManager: the row comes first. "running" is written before the start; after
+/// a kill in between, the runtime's state says which side of it we are on.
+class ContainerManager {
+  public:
+    ContainerManager(const Settings& settings, Database& database, runtime::Runtime& runtime, ImageStore& images,
+                     PodManager& pods);
+
+    /// Loads the containers; those half made or half removed are removed. Before PodManager::recover().
+    Status recover();
+
+    /// CreateContainer. EEXIST: the pod has one of this name and attempt. EBUSY: the pod is not ready.
+    Result<std::string> create(const std::string& pod_id, const api::ContainerConfig& config);
+    Status start(const std::string& id);
+    /// Sends the stop signal, and SIGKILL after `grace`. Not running, or not there: a success.
+    Status stop(const std::string& id, std::chrono::seconds grace);
+    /// Kills it if it runs. Not there: a success. Its log stays.
+    Status remove(const std::string& id);
+    /// ETIMEDOUT after `timeout` (0: never), with the process killed.
+    Result<ExecResult> exec_sync(const std::string& id, const std::vector<std::string>& command,
+                                 std::chrono::seconds timeout);
+    /// Log rotation: from here on lines go to a new file at the same path.
+    Status reopen_log(const std::string& id);
+
+    /// By id or by an unambiguous beginning of it. ENOENT.
+    Result<ContainerPtr> find(const std::string& id);
+    std::vector<ContainerPtr> list();
+
+    // What pods ask for.
+    /// SIGKILL to all of a pod's containers; returns when they have ended, or after ten seconds.
+    void kill_all(const std::string& pod_id);
+    /// Nothing of the pod runs any more: whoever has no exit status gets one that says so.
+    void sandbox_gone(const std::string& pod_id);
+    Status remove_all(const std::string& pod_id);
+    /// Takes over what the runtime knows of the pod's containers.
+    void reconcile(const std::string& pod_id);
+    /// The sandbox reported the end of a container's init.
+    void exited(const std::string& id, const control::ExitStatus& status);
+
+  private:
+    std::vector<ContainerPtr> of_pod(const std::string& pod_id);
+    Status change(Container& container, const ContainerRecord& changed);
+    void set_exited(Container& container, int32_t exit_code, int64_t finished_at_ns, const std::string& reason,
+                    const std::string& message);
+    void reconcile(Container& container);
+    bool wait_for_end(Container& container, std::chrono::milliseconds timeout);
+    Result<ContainerRecord> plan(const std::string& pod_id, const api::ContainerConfig& config);
+    Status make(Container& container);
+    /// Runtime, files and row go; may be repeated.
+    Status erase(Container& container);
+    Status remove_container(const ContainerPtr& container);
+
+    const Settings& settings_;
+    ContainerStore store_;
+    runtime::Runtime& runtime_;
+    ImageStore& images_;
+    PodManager& pods_;
+
+    std::mutex mu_;
+    std::map<std::string, ContainerPtr> containers_;  ///< guarded by mu_
+};
+
+}  // namespace moat::cri

@@ -1,0 +1,284 @@
+#include "cri/images/image_store.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "cri/base/sha256.h"
+#include "cri/images/blob_reader.h"
+#include "cri/images/reference.h"
+#include "cri/images/tree.h"
+
+namespace moat::cri {
+
+namespace {
+
+/// rename(2) of a finished directory to its place. One that is there already was made by somebody else
+/// at the same time: it is as good as ours, for the rename is the last step.
+Status move_into_place(const std::string& from, const std::string& to) {
+    if (rename(from.c_str(), to.c_str()) != 0 && errno != EEXIST && errno != ENOTEMPTY) {
+        return Error::from_errno(errno, "rename to " + to);
+    }
+    return {};
+}
+
+Status sync_file_system(const std::string& path) {
+    const ScopedFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!fd || syncfs(fd.get()) != 0) {
+        return Error::from_errno(errno, "sync the file system of " + path);
+    }
+    return {};
+}
+
+}  // namespace
+
+ImageStore::ImageStore(std::string directory, Database& database)
+    : directory_(std::move(directory)), database_(database) {}
+
+Status ImageStore::open() {
+    // 0700: layers have set-uid programs of strangers, which the node's users must not reach.
+    TRY(make_directories(directory_, 0700));
+    for (const char* name : {"/layers", "/roots", "/tmp"}) {
+        TRY(make_directories(directory_ + name, 0700));
+    }
+    const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir((directory_ + "/tmp").c_str()), closedir);
+    if (dir == nullptr) {
+        return Error::from_errno(errno, "open " + directory_ + "/tmp");
+    }
+    while (const dirent* entry = readdir(dir.get())) {
+        const std::string path = directory_ + "/tmp/" + entry->d_name;
+        if (entry->d_name[0] == '.') {
+            continue;
+        }
+        // Its maker holds the lock as long as it lives.
+        const auto lock = FileLock::acquire(path, FileLock::Mode::kExclusive, FileLock::Wait::kNo);
+        if (lock.ok()) {
+            TRY(remove_tree(path));
+        }
+    }
+    return collect();
+}
+
+Result<FileLock> ImageStore::hold() {
+    return FileLock::acquire(directory_ + "/lock", FileLock::Mode::kShared);
+}
+
+std::string ImageStore::chain_id(const std::vector<std::string>& diff_ids) {
+    // OCI image-spec, config.md "Layer ChainID". An image of no layers has an id of its own here.
+    if (diff_ids.empty()) {
+        return Sha256::of("");
+    }
+    std::string chain = diff_ids.front();
+    for (size_t i = 1; i < diff_ids.size(); ++i) {
+        chain = Sha256::of(chain + " " + diff_ids[i]);
+    }
+    return chain;
+}
+
+std::string ImageStore::layer_path(const std::string& diff_id) const {
+    return directory_ + "/layers/" + digest_hex(diff_id);
+}
+
+std::string ImageStore::root_path(const std::string& chain_id) const {
+    // A single layer that stands alone is its own root, and its chain id is its diff id.
+    const std::string root = directory_ + "/roots/" + digest_hex(chain_id) + "/fs";
+    return access(root.c_str(), F_OK) == 0 ? root : layer_path(chain_id) + "/fs";
+}
+
+Result<std::vector<ImageRecord>> ImageStore::select(const std::string& where, const std::string& argument) {
+    std::vector<ImageRecord> images;
+    auto transaction = TRY(database_.begin());
+    TRY(transaction.query(
+        "SELECT id, chain_id, size, config FROM images WHERE " + where,
+        [&](const Row& row) {
+            images.push_back({row.text(0), row.text(1), static_cast<uint64_t>(row.integer(2)), row.text(3), {}, {}});
+        },
+        argument));
+    for (ImageRecord& image : images) {
+        TRY(transaction.query(
+            "SELECT name, kind FROM image_names WHERE image_id=? ORDER BY name",
+            [&](const Row& row) { (row.integer(1) == 0 ? image.tags : image.digests).push_back(row.text(0)); },
+            image.id));
+    }
+    TRY(transaction.commit());
+    return images;
+}
+
+Result<std::vector<ImageRecord>> ImageStore::list() { return select("id<>? ORDER BY created_at, id", ""); }
+
+Result<std::optional<ImageRecord>> ImageStore::find(const std::string& text) {
+    const auto only = [](std::vector<ImageRecord> images) {
+        return images.size() == 1 ? std::optional<ImageRecord>(std::move(images.front())) : std::nullopt;
+    };
+    if (is_digest(text)) {
+        return only(TRY(select("id=?", text)));
+    }
+    if (const auto reference = parse_reference(text); reference.ok()) {
+        const std::string name =
+            reference->digest.empty() ? reference->tagged() : reference->by_digest(reference->digest);
+        auto found = only(TRY(select("id=(SELECT image_id FROM image_names WHERE name=?)", name)));
+        if (found) {
+            return found;
+        }
+    }
+    const std::string hex = text.rfind("sha256:", 0) == 0 ? text.substr(7) : text;
+    if (hex.size() >= 6 && hex.find_first_not_of("0123456789abcdef") == std::string::npos) {
+        return only(TRY(select("id LIKE ? || '%'", "sha256:" + hex)));
+    }
+    return std::optional<ImageRecord>();
+}
+
+Status ImageStore::remove(const std::string& reference) {
+    const auto image = TRY(find(reference));
+    if (!image) {
+        return {};
+    }
+    TRY(database_.run("DELETE FROM images WHERE id=?", image->id));
+    spdlog::info("image {}: removed", image->id);
+    return collect();
+}
+
+Result<std::unique_ptr<ImageStore::Workspace>> ImageStore::workspace() {
+    std::string path = directory_ + "/tmp/XXXXXX";
+    if (mkdtemp(path.data()) == nullptr) {
+        return Error::from_errno(errno, "mkdir " + path);
+    }
+    auto lock = FileLock::acquire(path, FileLock::Mode::kExclusive, FileLock::Wait::kNo);
+    if (!lock.ok()) {
+        return lock.error();
+    }
+    return std::make_unique<Workspace>(std::move(path), std::move(*lock));
+}
+
+Result<bool> ImageStore::has_layer(const std::string& diff_id) {
+    bool found = false;
+    TRY(database_.query("SELECT 1 FROM layers WHERE diff_id=?", [&](const Row&) { found = true; }, diff_id));
+    return found;
+}
+
+Status ImageStore::add_layer(const std::string& blob_path, const std::string& blob_digest,
+                             const std::string& diff_id) {
+    const auto work = TRY(workspace());
+    const std::string step = "layer " + diff_id;
+    const std::string files = work->path() + "/fs";
+    TRY_STEP(step, make_directories(files, 0755));
+    const auto reader = TRY_STEP(step, BlobReader::open(blob_path));
+    const UnpackedLayer layer = TRY_STEP(step + ": unpack", unpack_layer(*reader, files));
+    if (const std::string actual = reader->blob_digest(); !blob_digest.empty() && actual != blob_digest) {
+        return Error(EBADMSG, step + ": the blob should have digest " + blob_digest + " and has " + actual);
+    }
+    if (const std::string actual = reader->diff_id(); actual != diff_id) {
+        return Error(EBADMSG, step + ": what the blob unpacks to has digest " + actual);
+    }
+    TRY_STEP(step, write_file(work->path() + "/changes", encode_changes(layer.changes), 0600));
+    TRY_STEP(step, move_into_place(work->path(), layer_path(diff_id)));
+    return database_.run("INSERT OR REPLACE INTO layers (diff_id, bytes, inodes) VALUES (?,?,?)", diff_id,
+                         layer.usage.bytes, layer.usage.inodes);
+}
+
+Status ImageStore::make_root(const std::string& chain, const std::vector<std::string>& diff_ids) {
+    const std::lock_guard lock(roots_mu_);
+    bool made = false;
+    TRY(database_.query("SELECT 1 FROM roots WHERE chain_id=?", [&](const Row&) { made = true; }, chain));
+    if (made) {
+        return {};
+    }
+    Usage usage;
+    std::vector<StackedLayer> layers;
+    for (const std::string& diff_id : diff_ids) {
+        const std::string text = TRY(read_file(layer_path(diff_id) + "/changes", 256 << 20));
+        layers.push_back({layer_path(diff_id) + "/fs", TRY(decode_changes(text))});
+    }
+    // Whiteouts of a bottom layer hide nothing, but a link into a layer below it has no target.
+    if (layers.size() != 1 || !layers.front().changes.links.empty()) {
+        const auto work = TRY(workspace());
+        TRY(make_directories(work->path() + "/fs", 0755));
+        usage = TRY(stack_layers(layers, work->path() + "/fs"));
+        TRY(move_into_place(work->path(), directory_ + "/roots/" + digest_hex(chain)));
+    }
+    return database_.run("INSERT OR REPLACE INTO roots (chain_id, diff_ids, bytes, inodes) VALUES (?,?,?,?)", chain,
+                         nlohmann::json(diff_ids).dump(), usage.bytes, usage.inodes);
+}
+
+Status ImageStore::add_image(const ImageRecord& image, const std::vector<std::string>& diff_ids) {
+    TRY_STEP("image " + image.id, make_root(image.chain_id, diff_ids));
+    // The rows that follow are synced; the files they speak of must not be behind them after a power cut.
+    TRY(sync_file_system(directory_));
+    uint64_t size = 0;
+    for (const std::string& diff_id : diff_ids) {
+        TRY(database_.query("SELECT bytes FROM layers WHERE diff_id=?",
+                            [&](const Row& row) { size += static_cast<uint64_t>(row.integer(0)); }, diff_id));
+    }
+    auto transaction = TRY(database_.begin());
+    TRY(transaction.run("INSERT INTO images (id, chain_id, size, config, created_at) VALUES (?,?,?,?,?)"
+                        " ON CONFLICT (id) DO NOTHING",
+                        image.id, image.chain_id, size, image.config, now_ns()));
+    for (const auto* names : {&image.tags, &image.digests}) {
+        for (const std::string& name : *names) {
+            TRY(transaction.run("INSERT OR REPLACE INTO image_names (name, kind, image_id) VALUES (?,?,?)", name,
+                                names == &image.tags ? 0 : 1, image.id));
+        }
+    }
+    return transaction.commit();
+}
+
+Result<Usage> ImageStore::usage() {
+    Usage usage;
+    TRY(database_.query("SELECT (SELECT COALESCE(SUM(bytes),0) FROM layers) + (SELECT COALESCE(SUM(bytes),0) FROM roots),"
+                        " (SELECT COALESCE(SUM(inodes),0) FROM layers) + (SELECT COALESCE(SUM(inodes),0) FROM roots)",
+                        [&](const Row& row) {
+                            usage.bytes = static_cast<uint64_t>(row.integer(0));
+                            usage.inodes = static_cast<uint64_t>(row.integer(1));
+                        }));
+    return usage;
+}
+
+Status ImageStore::collect() {
+    const auto lock = FileLock::acquire(directory_ + "/lock", FileLock::Mode::kExclusive, FileLock::Wait::kNo);
+    if (!lock.ok()) {
+        return lock.error().code() == EWOULDBLOCK ? Status() : Status(lock.error());
+    }
+    std::vector<std::string> roots;
+    std::vector<std::string> layers;
+    TRY(database_.query("SELECT chain_id FROM roots WHERE chain_id NOT IN (SELECT chain_id FROM images)"
+                        " AND chain_id NOT IN (SELECT chain_id FROM containers)",
+                        [&](const Row& row) { roots.push_back(row.text(0)); }));
+    // The row goes first: after a kill in between, a directory without a row is merely made again.
+    for (const std::string& chain : roots) {
+        TRY(database_.run("DELETE FROM roots WHERE chain_id=?", chain));
+        TRY(remove_tree(directory_ + "/roots/" + digest_hex(chain)));
+    }
+    TRY(database_.query("SELECT diff_id FROM layers WHERE diff_id NOT IN"
+                        " (SELECT value FROM roots, json_each(roots.diff_ids))",
+                        [&](const Row& row) { layers.push_back(row.text(0)); }));
+    for (const std::string& diff_id : layers) {
+        TRY(database_.run("DELETE FROM layers WHERE diff_id=?", diff_id));
+        TRY(remove_tree(layer_path(diff_id)));
+    }
+    TRY(remove_unknown("layers", "SELECT diff_id FROM layers"));
+    return remove_unknown("roots", "SELECT chain_id FROM roots");
+}
+
+/// Directories that got their name but no row: after a power cut they need not be whole.
+Status ImageStore::remove_unknown(const std::string& kind, const std::string& query) {
+    std::set<std::string> known;
+    TRY(database_.query(query, [&](const Row& row) { known.insert(digest_hex(row.text(0))); }));
+    const std::string path = directory_ + "/" + kind;
+    const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(path.c_str()), closedir);
+    if (dir == nullptr) {
+        return Error::from_errno(errno, "open " + path);
+    }
+    while (const dirent* entry = readdir(dir.get())) {
+        if (entry->d_name[0] != '.' && !known.contains(entry->d_name)) {
+            TRY(remove_tree(path + "/" + entry->d_name));
+        }
+    }
+    return {};
+}
+
+}  // namespace moat::cri

@@ -1,0 +1,197 @@
+#include "cri/pods/pod_manager.h"
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include "api.pb.h"
+#include "cri/base/files.h"
+#include "cri/base/settings.h"
+#include "cri/containers/container_manager.h"
+#include "cri/containers/spec.h"
+#include "cri/pods/pod_files.h"
+#include "kernel/base/cleanup.h"
+#include "runtime/runtime.h"
+
+namespace moat::cri {
+
+PodManager::PodManager(const Settings& settings, Database& database, runtime::Runtime& runtime,
+                       PodNetworks& networks)
+    : settings_(settings), store_(database), runtime_(runtime), networks_(networks) {}
+
+PodManager::~PodManager() {
+    for (const PodPtr& pod : list()) {
+        stop_watching(*pod);
+    }
+}
+
+Result<PodPtr> PodManager::find(const std::string& id) {
+    const std::lock_guard lock(mu_);
+    if (auto pod = find_by_prefix(pods_, id)) {
+        return *pod;
+    }
+    return not_found("pod \"" + id + "\": no such pod");
+}
+
+std::vector<PodPtr> PodManager::list() {
+    const std::lock_guard lock(mu_);
+    std::vector<PodPtr> pods;
+    for (const auto& [id, pod] : pods_) {
+        pods.push_back(pod);
+    }
+    return pods;
+}
+
+std::string PodManager::network_namespace(const PodRecord& pod) const {
+    // The node's is that of moatd itself: its number stays right for the runtime's children too.
+    return pod.network.kind == PodNetwork::Kind::kNode ? "/proc/" + std::to_string(getpid()) + "/ns/net"
+                                                       : pod.network.namespace_path;
+}
+
+Status PodManager::check_network(Pod& pod) { return networks_.check(pod.snapshot(), *pod.config); }
+
+Status PodManager::set_state(Pod& pod, PodState state) {
+    const std::lock_guard lock(pod.mu);
+    PodRecord changed = pod.record;
+    changed.state = state;
+    TRY(store_.update(changed));
+    pod.record = std::move(changed);
+    return {};
+}
+
+void PodManager::forget(const std::string& id) {
+    const std::lock_guard lock(mu_);
+    pods_.erase(id);
+}
+
+Result<std::string> PodManager::run(const api::PodSandboxConfig& config, const std::string& handler) {
+    TRY(check_pod_config(config));
+    PodRecord record;
+    record.id = random_id();
+    record.name = config.metadata().name();
+    record.name_space = config.metadata().namespace_();
+    record.uid = config.metadata().uid();
+    record.attempt = config.metadata().attempt();
+    record.handler = handler;
+    record.created_at_ns = now_ns();
+    record.config = config.SerializeAsString();
+    record.network = TRY(networks_.choose(record.id, config));
+    if (const Status inserted = store_.insert(record); !inserted.ok()) {
+        return inserted.error().code() == EEXIST
+                   ? already_exists("pod " + record.name_space + "/" + record.name + ", uid " + record.uid +
+                                    ", attempt " + std::to_string(record.attempt) + ": is there already")
+                   : inserted.error();
+    }
+    const auto pod = std::make_shared<Pod>(record, std::make_shared<api::PodSandboxConfig>(config));
+    const std::unique_lock operation(pod->operation);
+    {
+        const std::lock_guard lock(mu_);
+        pods_[pod->id] = pod;
+    }
+    if (const Status created = create(*pod); !created.ok()) {
+        spdlog::warn("pod {}: not created: {}", pod->id, created.error().message());
+        Status undone = tear_down(*pod);
+        if (undone.ok()) {
+            undone = store_.erase(pod->id);
+        }
+        if (undone.ok()) {
+            forget(pod->id);
+        } else {
+            // The row keeps what could not be undone in sight; a stop or the next start tries again.
+            spdlog::error("pod {}: undo of the creation: {}", pod->id, undone.error().message());
+            (void)set_state(*pod, PodState::kDied);
+        }
+        return created.error().within("pod " + record.name_space + "/" + record.name);
+    }
+    start_watching(pod);
+    spdlog::info("pod {}: {}/{} is ready, handler \"{}\", address {}", pod->id, record.name_space, record.name,
+                 handler, pod->snapshot().network.ips.empty() ? "of the node" : pod->snapshot().network.ips.front());
+    return pod->id;
+}
+
+Status PodManager::create(Pod& pod) {
+    PodRecord record = pod.snapshot();
+    const api::PodSandboxConfig& config = *pod.config;
+    TRY(networks_.set_up(record, config, record.network));
+    TRY_HOST("database", store_.update(record));
+    {
+        const std::lock_guard lock(pod.mu);
+        pod.record = record;
+    }
+    const std::string hostname = pod_hostname(config, pod.id);
+    TRY(write_pod_files(settings_.pod_directory(pod.id), config, hostname, record.network.ips,
+                        record.network.kind == PodNetwork::Kind::kNode));
+    if (!config.log_directory().empty()) {
+        TRY_HOST("log directory", make_directories(config.log_directory(), 0755));
+    }
+    runtime::SandboxConfig sandbox;
+    sandbox.id = pod.id;
+    sandbox.hostname = hostname;
+    sandbox.network_namespace = network_namespace(record);
+    sandbox.cgroup_parent = config.linux().cgroup_parent();
+    sandbox.resources = to_resources(config.linux().resources());
+    sandbox.sysctls = {config.linux().sysctls().begin(), config.linux().sysctls().end()};
+    sandbox.annotations = {config.annotations().begin(), config.annotations().end()};
+    sandbox.annotations["io.kubernetes.cri.container-type"] = "sandbox";
+    sandbox.annotations["io.kubernetes.cri.sandbox-id"] = pod.id;
+    sandbox.annotations["io.kubernetes.cri.sandbox-name"] = record.name;
+    sandbox.annotations["io.kubernetes.cri.sandbox-namespace"] = record.name_space;
+    sandbox.annotations["io.kubernetes.cri.sandbox-uid"] = record.uid;
+    sandbox.annotations["io.kubernetes.cri.sandbox-log-directory"] = config.log_directory();
+    TRY_HOST("sandbox", runtime_.create_sandbox(sandbox));
+    return set_state(pod, PodState::kReady);
+}
+
+Status PodManager::tear_down(Pod& pod) {
+    TRY_HOST("sandbox", runtime_.destroy_sandbox(pod.id));
+    TRY(networks_.tear_down(pod.snapshot(), *pod.config));
+    TRY_HOST("files of the pod", remove_tree(settings_.pod_directory(pod.id)));
+    return {};
+}
+
+Status PodManager::stop(const std::string& id) {
+    auto pod = find(id);
+    if (!pod.ok()) {
+        return {};
+    }
+    const std::unique_lock operation((*pod)->operation);
+    return stop_locked(**pod);
+}
+
+Status PodManager::stop_locked(Pod& pod) {
+    const PodState state = pod.snapshot().state;
+    if (state == PodState::kStopped || state == PodState::kRemoving) {
+        return {};
+    }
+    TRY_HOST("database", set_state(pod, PodState::kStopping));
+    containers_->kill_all(pod.id);
+    stop_watching(pod);
+    // The files stay until the pod is removed: a container may still be asked about its mounts.
+    TRY_HOST("stop pod " + pod.id + ": sandbox", runtime_.destroy_sandbox(pod.id));
+    containers_->sandbox_gone(pod.id);
+    TRY(networks_.tear_down(pod.snapshot(), *pod.config));
+    TRY_HOST("database", set_state(pod, PodState::kStopped));
+    spdlog::info("pod {}: stopped", pod.id);
+    return {};
+}
+
+Status PodManager::remove(const std::string& id) {
+    auto pod = find(id);
+    if (!pod.ok()) {
+        return {};
+    }
+    const std::unique_lock operation((*pod)->operation);
+    return remove_locked(*pod);
+}
+
+Status PodManager::remove_locked(const PodPtr& pod) {
+    TRY(stop_locked(*pod));
+    TRY_HOST("database", set_state(*pod, PodState::kRemoving));
+    TRY(containers_->remove_all(pod->id));
+    TRY(tear_down(*pod));
+    TRY_HOST("database", store_.erase(pod->id));
+    forget(pod->id);
+    spdlog::info("pod {}: removed", pod->id);
+    return {};
+}
+
+}  // namespace moat::cri
