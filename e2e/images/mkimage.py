@@ -198,8 +198,14 @@ def user_www():
                    Cmd=['echo "$(id -un) $PWD $FROM_IMAGE"'])
 
 
+def pause():
+    """A sandbox's own process, for runtimes that want one (containerd as the tests' reference)."""
+    return busybox(Entrypoint=["/bin/sleep"], Cmd=["2000000000"])
+
+
 IMAGES = {
     "busybox": busybox,
+    "pause": pause,
     "plain-layers": plain_layers,
     "whiteouts": whiteouts,
     "hard-links": hard_links,

@@ -176,12 +176,16 @@ def main(modules, prepare=None):
             prepare()
         return enter()
     settle()
-    patterns = [a for a in sys.argv[1:] if not a.startswith("-")]
+    passed, failed, skipped = run_modules(modules, [a for a in sys.argv[1:] if not a.startswith("-")])
+    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
+    return 1 if failed or not passed else 0
+
+
+def run_modules(modules, patterns=()):
+    """Runs the tests of `modules` whose names contain one of `patterns`. Returns (passed, failed, skipped)."""
     loader = unittest.TestLoader()
     if patterns:
         loader.testNamePatterns = [f"*{p}*" for p in patterns]
-    suite = unittest.TestSuite(loader.loadTestsFromModule(m) for m in modules)
     result = Result()
-    suite.run(result)
-    print(f"{result.passed} passed, {result.bad} failed, {len(result.skipped)} skipped", flush=True)
-    return 1 if result.bad or not result.passed else 0
+    unittest.TestSuite(loader.loadTestsFromModule(m) for m in modules).run(result)
+    return result.passed, result.bad, len(result.skipped)
