@@ -90,6 +90,8 @@ class Manager {
     /// The directories that make(path) would have to make, parents first: written down by the caller
     /// before anything is made, so that a kill at any instant leaves nothing unknown behind.
     virtual std::vector<std::string> missing(const std::string& path) const = 0;
+    /// The cgroup's directory in every hierarchy.
+    virtual std::vector<std::string> directories(const std::string& path) const = 0;
     /// Makes the cgroup and its missing parents in every hierarchy. Existing ones are success.
     virtual Status make(const std::string& path) const = 0;
     virtual Status set_limits(const std::string& path, const Limits& limits) const = 0;

@@ -51,6 +51,7 @@ class NoCgroups final : public Manager {
   public:
     Version version() const override { return Version::kNone; }
     std::vector<std::string> missing(const std::string&) const override { return {}; }
+    std::vector<std::string> directories(const std::string&) const override { return {}; }
     Status make(const std::string&) const override { return {}; }
     Status set_limits(const std::string&, const Limits& limits) const override {
         if (limits.memory_bytes.value_or(-1) > 0 || limits.cpu_quota_us.value_or(-1) > 0 ||

@@ -74,6 +74,7 @@ struct CreateConfig {
 struct ExecConfig {
     std::vector<std::string> args;
     std::vector<std::string> env;  ///< empty: the container's
+    std::vector<std::string> extra_env;  ///< added to it, replacing variables of the same name
     std::string cwd;               ///< empty: the container's
     std::optional<uint32_t> uid, gid;
     std::vector<uint32_t> additional_gids;
@@ -164,8 +165,9 @@ class Runtime {
     /// Whether the sandbox's sentry is alive (its pid's start time is compared, not its number only).
     bool sandbox_alive(const std::string& sandbox_id);
 
+    struct Impl;  ///< of runtime/ alone
+
   private:
-    struct Impl;
     std::unique_ptr<Impl> impl_;
 };
 

@@ -41,6 +41,14 @@ class V1 final : public Manager {
         return all;
     }
 
+    std::vector<std::string> directories(const std::string& path) const override {
+        std::vector<std::string> all;
+        for (const Hierarchy& h : hierarchies_) {
+            all.push_back(h.mount_point + path);
+        }
+        return all;
+    }
+
     Status make(const std::string& path) const override {
         for (const Hierarchy& h : hierarchies_) {
             const bool cpuset = has(h, "cpuset");

@@ -21,6 +21,10 @@ class V2 final : public Manager {
         return missing_directories(mount_point_, path);
     }
 
+    std::vector<std::string> directories(const std::string& path) const override {
+        return {mount_point_ + path};
+    }
+
     Status make(const std::string& path) const override {
         TRY(make_directories(mount_point_, path, nullptr));
         // Controllers are passed on from the root down to the parent of the last one: processes live

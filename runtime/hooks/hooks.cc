@@ -51,9 +51,17 @@ Status run_hook(const SpecHook& hook, const std::string& state_json) {
     posix_spawn_file_actions_adddup2(&actions, input.get(), 0);
     posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
     posix_spawn_file_actions_adddup2(&actions, write_end.get(), 2);
+    // `moat run` blocks the signals that it forwards; a hook starts with none blocked.
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    sigset_t none;
+    sigemptyset(&none);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
     pid_t pid;
     const int error =
-        ::posix_spawn(&pid, hook.path.c_str(), &actions, nullptr, argv.data(), envp.data());
+        ::posix_spawn(&pid, hook.path.c_str(), &actions, &attributes, argv.data(), envp.data());
+    posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     write_end.reset();
     if (error != 0) {

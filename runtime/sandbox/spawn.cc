@@ -4,16 +4,19 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/close_range.h>
+#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -30,7 +33,6 @@ struct Child {
     const SpawnRequest* request;
     char** argv;
     char** envp;
-    sigset_t old_mask;
     int* moved;  ///< scratch: request->fds moved out of the way
     const char* failed_step = nullptr;
     int error = 0;
@@ -92,6 +94,16 @@ int child_main(void* arg) {
     if (r.network_namespace >= 0 && ::setns(r.network_namespace, CLONE_NEWNET) != 0) {
         fail(c, "join the network namespace");
     }
+    if (r.loopback_up) {
+        const int s = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        ifreq request{};
+        strcpy(request.ifr_name, "lo");
+        request.ifr_flags = IFF_UP | IFF_RUNNING;
+        if (s < 0 || ::ioctl(s, SIOCSIFFLAGS, &request) != 0) {
+            fail(c, "bring up its loopback interface");
+        }
+        ::close(s);
+    }
     const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0) {
         fail(c, "open /dev/null");
@@ -147,7 +159,10 @@ int child_main(void* arg) {
     if (r.no_new_privs && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
         fail(c, "set no_new_privs");
     }
-    ::sigprocmask(SIG_SETMASK, &c.old_mask, nullptr);
+    // Not ours: `moat run` blocks the signals that it forwards.
+    sigset_t none;
+    sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
     ::syscall(SYS_execveat, executable, "", c.argv, c.envp, AT_EMPTY_PATH);
     fail(c, "execute it");
 }
@@ -167,7 +182,7 @@ Result<ProcessRef> spawn(const SpawnRequest& request) {
     auto argv = pointers(request.argv);
     auto envp = pointers(request.env);
     std::vector<int> moved(request.fds.size());
-    Child child{&request, argv.data(), envp.data(), {}, moved.data()};
+    Child child{&request, argv.data(), envp.data(), moved.data()};
 
     constexpr size_t kStack = 64 << 10;
     void* stack = ::mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -177,15 +192,15 @@ Result<ProcessRef> spawn(const SpawnRequest& request) {
     Cleanup unmap([&] { ::munmap(stack, kStack); });
 
     const int dumpable = ::prctl(PR_GET_DUMPABLE);
-    sigset_t all;
+    sigset_t all, old_mask;
     sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &child.old_mask);
+    ::pthread_sigmask(SIG_SETMASK, &all, &old_mask);
     int pidfd = -1;
     const uint64_t flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD | request.namespaces;
     const pid_t pid = ::clone(child_main, static_cast<char*>(stack) + kStack, static_cast<int>(flags),
                               &child, &pidfd);
     const int clone_error = errno;
-    ::pthread_sigmask(SIG_SETMASK, &child.old_mask, nullptr);
+    ::pthread_sigmask(SIG_SETMASK, &old_mask, nullptr);
     if (request.uid && dumpable == 1) {
         // A change of user makes the memory undumpable, and it was ours.
         ::prctl(PR_SET_DUMPABLE, 1);

@@ -35,6 +35,7 @@ struct SpawnRequest {
     std::vector<int> cgroup_fds;     ///< joined, by writing "0", before anything else
     uint64_t namespaces = 0;         ///< CLONE_NEW*
     int network_namespace = -1;      ///< joined instead of CLONE_NEWNET, if set
+    bool loopback_up = false;        ///< with CLONE_NEWNET: `lo` is up
     bool empty_root = false;         ///< an empty read-only tmpfs with only its own /proc (NEWNS, NEWPID)
     std::optional<uid_t> uid;        ///< also the gid; without capabilities then
     bool no_new_privs = false;

@@ -1,0 +1,141 @@
+// Verbs that change a container that exists.
+
+#include <errno.h>
+
+#include "kernel/base/log.h"
+#include "runtime/container/impl.h"
+#include "runtime/hooks/hooks.h"
+
+namespace moat::runtime {
+
+Status Runtime::start(const std::string& id) {
+    const std::string step = "start " + id;
+    // Locked: start and delete of one container do not interleave.
+    const auto directory =
+        TRY_STEP(step, StateDirectory::open(impl_->options.state_root, id, LockMode::kExclusive));
+    const Record record = TRY_STEP(step, directory.load());
+    if (!record.complete) {
+        return Error(EINVAL, step + ": its creation was not completed");
+    }
+    TRY_STEP(step, impl_->call(id, "start"));
+    if (!record.poststart.empty()) {
+        const auto info = TRY_STEP(step, impl_->info(directory, record));
+        // OCI: an error of poststart is logged, and the container goes on.
+        if (const auto hooks = run_hooks(record.poststart, "poststart", oci_state_json(info));
+            !hooks.ok()) {
+            LOG(kWarning, "runtime", "%s: %s", id.c_str(), hooks.error().message().c_str());
+        }
+    }
+    return {};
+}
+
+Status Runtime::kill(const std::string& id, int signal, bool all) {
+    const std::string step = "kill " + id;
+    const auto answer = impl_->call(id, "signal", {{"signal", signal}, {"all", all}});
+    if (!answer.ok()) {
+        if (answer.error().code() == ECONNRESET) {
+            return Error(ESRCH, step + ": it does not run: " + answer.error().message());
+        }
+        return answer.error().within(step);
+    }
+    return {};
+}
+
+Status Runtime::kill_exec(const std::string& id, const std::string& exec_id, int signal) {
+    TRY_STEP("kill " + exec_id + " in " + id,
+             impl_->call(id, "signal", {{"signal", signal}, {"all", false}, {"exec_id", exec_id}}));
+    return {};
+}
+
+Status Runtime::resize(const std::string& id, const std::string& exec_id, uint16_t rows,
+                       uint16_t columns) {
+    control::Json fields = {{"rows", rows}, {"columns", columns}};
+    if (!exec_id.empty()) {
+        fields["exec_id"] = exec_id;
+    }
+    TRY_STEP("resize the terminal of " + id, impl_->call(id, "resize", std::move(fields)));
+    return {};
+}
+
+Status Runtime::reopen_log(const std::string& id, int log_fd) {
+    TRY_STEP("reopen the log of " + id,
+             impl_->call(id, "reopen_log", control::Json::object(), {{"log", log_fd}}));
+    return {};
+}
+
+Status Runtime::pause(const std::string& id) {
+    TRY_STEP("pause " + id, impl_->call(id, "pause"));
+    return {};
+}
+
+Status Runtime::resume(const std::string& id) {
+    TRY_STEP("resume " + id, impl_->call(id, "resume"));
+    return {};
+}
+
+Status Runtime::update(const std::string& id, const Resources& resources) {
+    const std::string step = "update " + id;
+    const auto directory =
+        TRY_STEP(step, StateDirectory::open(impl_->options.state_root, id, LockMode::kExclusive));
+    const Record record = TRY_STEP(step, directory.load());
+    const auto* manager = TRY_STEP(step, impl_->manager());
+    cgroups::Limits limits = limits_of(resources);
+    if (!record.has_container) {
+        TRY_STEP(step, manager->set_limits(record.pod_cgroup, limits));
+        return {};
+    }
+    if (limits.pids) {
+        const int64_t guest = *limits.pids > 0 ? *limits.pids : 0;
+        TRY_STEP(step, impl_->call(id, "update", {{"pids_limit", guest}}));
+        limits.pids = guest > 0 ? guest * 3 + 64 : -1;  // see create()
+    }
+    TRY_STEP(step, manager->set_limits(record.container_cgroup, limits));
+    return {};
+}
+
+Result<std::string> Runtime::exec(const std::string& id, const ExecConfig& config) {
+    const std::string step = "exec in " + id;
+    const Record record = TRY_STEP(step, impl_->load(id));
+    control::ProcessPlan plan = record.process;
+    if (!config.process_json.empty()) {
+        plan = plan_process(TRY_STEP(step, parse_process(config.process_json, "the process object")));
+    } else {
+        plan.args = config.args;
+        plan.terminal = config.terminal;
+        plan.console_rows = plan.console_columns = 0;
+        if (!config.env.empty()) {
+            plan.env = config.env;
+        }
+        for (const std::string& variable : config.extra_env) {
+            const std::string name = variable.substr(0, variable.find('=')) + "=";
+            std::erase_if(plan.env, [&](const std::string& v) { return v.rfind(name, 0) == 0; });
+            plan.env.push_back(variable);
+        }
+        if (!config.cwd.empty()) {
+            plan.cwd = config.cwd;
+        }
+        if (config.uid) {
+            plan.uid = *config.uid;
+            plan.additional_gids.clear();
+        }
+        if (config.gid) {
+            plan.gid = *config.gid;
+        }
+        if (!config.additional_gids.empty()) {
+            plan.additional_gids = config.additional_gids;
+        }
+    }
+    if (plan.args.empty()) {
+        return Error(EINVAL, step + ": no program is named");
+    }
+    const auto fds = TRY_STEP(step, plan_stdio(config.stdio, plan));
+    const auto answer =
+        TRY_STEP(step, impl_->call(id, "exec", {{"process", control::to_json(plan)}}, fds));
+    const std::string exec_id = control::get_string(answer, "exec_id");
+    if (exec_id.empty()) {
+        return Error(EBADMSG, step + ": the sentry's answer names no exec");
+    }
+    return exec_id;
+}
+
+}  // namespace moat::runtime

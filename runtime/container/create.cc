@@ -1,0 +1,320 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <set>
+
+#include "kernel/base/cleanup.h"
+#include "kernel/base/log.h"
+#include "runtime/container/impl.h"
+#include "runtime/hooks/hooks.h"
+#include "runtime/util/files.h"
+
+namespace moat::runtime {
+
+namespace {
+
+/// Tears down what a failed creation made; the error that is reported stays the first one.
+void undo(Launch& launch) {
+    if (const auto status = launch.impl.tear_down(launch.directory, launch.record); !status.ok()) {
+        LOG(kWarning, "runtime", "%s: undo: %s", launch.record.id.c_str(),
+            status.error().message().c_str());
+    }
+}
+
+/// Writes down what is going to be made in the way of cgroups, before it is.
+Status note_cgroups(Launch& launch, const std::vector<std::string>& paths) {
+    const auto* manager = TRY(launch.impl.manager());
+    std::set<std::string> all;
+    for (const std::string& path : paths) {
+        for (std::string& directory : manager->missing(path)) {
+            all.insert(std::move(directory));
+        }
+        if (path.rfind(std::string(cgroups::kDefaultParent) + "/", 0) == 0) {
+            // The default parent is ours whoever made it: the last pod that goes takes it away.
+            for (std::string& directory : manager->directories(cgroups::kDefaultParent)) {
+                all.insert(std::move(directory));
+            }
+        }
+    }
+    launch.record.cgroup_directories.assign(all.begin(), all.end());
+    return {};
+}
+
+Status write_pid_file(const std::string& path, pid_t pid) {
+    const size_t slash = path.rfind('/');
+    const std::string directory = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+    const ScopedFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!fd) {
+        return Error::from_errno(errno, "open " + directory);
+    }
+    return replace_file(fd.get(), slash == std::string::npos ? path : path.substr(slash + 1),
+                        std::to_string(pid), Durability::kProcess, 0644);
+}
+
+std::string sandbox_cgroup(const std::string& parent, const std::string& id) {
+    return (parent.empty() ? std::string(cgroups::kDefaultParent) : parent) + "/" + id;
+}
+
+/// One OCI create, from the parsed bundle on.
+struct Create {
+    const CreateConfig& config;
+    const Spec& spec;
+    const std::string& bundle;
+    const Placement& placement;
+    Launch& launch;
+    const Record* sandbox;  ///< of the pod that is joined, else null
+    const StateDirectory* sandbox_directory;
+
+    bool joins() const { return placement.role == ContainerRole::kJoins; }
+
+    SentryConfig sentry_config() const {
+        SentryConfig sentry;
+        sentry.plan.id = config.id;
+        sentry.plan.hostname = spec.hostname;
+        sentry.plan.strace = launch.impl.options.strace;
+        sentry.plan.log_level = launch.impl.options.log_level;
+        sentry.plan.sysctls = spec.sysctl;
+        if (placement.role == ContainerRole::kAlone && spec.limits.memory_bytes.value_or(-1) > 0) {
+            sentry.plan.memory_bytes = *spec.limits.memory_bytes;
+        }
+        const SpecNamespace* network = spec.find_namespace("network");
+        if (network == nullptr) {
+            sentry.plan.network = control::NetworkMode::kHost;  // that of whoever calls us
+        } else if (!network->path.empty()) {
+            sentry.plan.network = control::NetworkMode::kHost;
+            sentry.network_namespace = network->path;
+        } else {
+            sentry.plan.network = control::NetworkMode::kNone;
+            sentry.new_network_namespace = true;
+        }
+        sentry.cgroup = launch.record.pod_cgroup;
+        return sentry;
+    }
+
+    Result<control::ContainerPlan> container_plan(FilePlan& files) const {
+        control::ContainerPlan plan;
+        plan.id = config.id;
+        plan.hostname = spec.hostname;
+        plan.root = files.root;
+        plan.mounts = std::move(files.mounts);
+        plan.masked_paths = spec.masked_paths;
+        plan.readonly_paths = spec.readonly_paths;
+        const SpecNamespace* pid = spec.find_namespace("pid");
+        // Without one of its own, or with another's: everything that runs in the pod.
+        if (pid == nullptr || !pid->path.empty()) {
+            plan.pid_namespace = control::PidNamespace::kPod;
+        }
+        if (spec.limits.pids.value_or(0) > 0) {
+            plan.pids_limit = *spec.limits.pids;
+        }
+        plan.process = plan_process(spec.process);
+        return plan;
+    }
+
+    Status choose_cgroups() {
+        Record& record = launch.record;
+        std::string wanted;
+        if (!spec.cgroups_path.empty()) {
+            wanted = TRY(cgroups::normalize_path(spec.cgroups_path));
+        }
+        if (joins()) {
+            record.container_cgroup = wanted.empty() ? sandbox->pod_cgroup + "/" + config.id : wanted;
+            return note_cgroups(launch, {record.container_cgroup});
+        }
+        record.pod_cgroup = wanted.empty() ? sandbox_cgroup("", config.id) : wanted;
+        record.container_cgroup = record.pod_cgroup + "/" + config.id;
+        return note_cgroups(launch, {record.pod_cgroup + "/sentry", record.container_cgroup});
+    }
+
+    Status run() {
+        Record& record = launch.record;
+        const auto* manager = TRY(launch.impl.manager());
+        FilePlan files = TRY(plan_files(spec, config.id, bundle, spec.annotations));
+        record.rootfs = files.gofer.mounts[0].source;
+        auto plan = TRY(container_plan(files));
+        TRY(choose_cgroups());
+        TRY(launch.directory.save(record));
+
+        SentryConfig sentry;
+        if (!joins()) {
+            sentry = sentry_config();
+            TRY(start_sentry(launch, sentry));
+        }
+        // While the sentry starts up:
+        const ScopedFd gofer = TRY(start_gofer(
+            launch, files.gofer, (joins() ? sandbox->pod_cgroup : record.pod_cgroup) + "/sentry"));
+        TRY_STEP("make the container's cgroup", manager->make(record.container_cgroup));
+        cgroups::Limits limits = spec.limits;
+        if (limits.pids.value_or(0) > 0) {
+            // Each guest task is a host task; the platform's clean processes and service threads
+            // count there too. The sentry holds the exact limit.
+            limits.pids = *limits.pids * 3 + 64;
+        }
+        TRY_STEP("limit the container", manager->set_limits(record.container_cgroup, limits));
+        const auto cgroup_fds =
+            TRY_STEP("open the container's cgroup", manager->open_join(record.container_cgroup));
+
+        Pty pty;
+        Stdio stdio = config.stdio;
+        if (plan.process.terminal && stdio.console_fd < 0 && !config.console_socket.empty()) {
+            pty = TRY(open_pty());
+            TRY(send_console(config.console_socket, pty.master.get()));
+            pty.master.reset();
+            stdio.console_fd = pty.slave.get();
+        }
+        auto fds = TRY(plan_stdio(stdio, plan.process));
+        fds.push_back({"gofer", gofer.get()});
+        for (const auto& join : cgroup_fds) {
+            fds.push_back({"cgroup:" + join.name, join.fd.get()});
+        }
+        record.process = plan.process;
+        record.poststart = spec.hooks.poststart;
+        record.poststop = spec.hooks.poststop;
+        TRY(launch.directory.save(record));
+
+        if (!joins()) {
+            TRY(boot_sentry(launch, sentry.plan));
+        }
+        TRY(run_create_hooks());
+        TRY(create_in_sentry(plan, fds));
+        record.complete = true;
+        TRY(launch.directory.save(record));
+        if (!config.pid_file.empty()) {
+            TRY_STEP("write the pid file",
+                     write_pid_file(config.pid_file, (joins() ? *sandbox : record).sentry.pid));
+        }
+        return {};
+    }
+
+    Status create_in_sentry(const control::ContainerPlan& plan, const std::vector<NamedFd>& fds) {
+        auto client = TRY(ControlClient::connect(joins() ? sandbox_directory->fd()
+                                                         : launch.directory.fd()));
+        const auto answer = client.call("create_container", {{"plan", control::to_json(plan)}}, fds);
+        if (answer.ok()) {
+            return {};
+        }
+        std::string text = answer.error().message();
+        // Its first request to the gofer carries the gofer's own complaint, unless it died.
+        if (const std::string tail = launch.directory.log_tail("gofer.log"); !tail.empty()) {
+            text += "; the gofer's log:\n" + tail;
+        }
+        if (answer.error().code() == ECONNRESET) {
+            const auto& of = joins() ? *sandbox_directory : launch.directory;
+            text += "; the last lines of the sentry's log:\n" + of.log_tail("sentry.log");
+        }
+        return Error(answer.error().code(), text);
+    }
+
+    Status run_create_hooks() {
+        const SpecHooks& hooks = spec.hooks;
+        if (hooks.prestart.empty() && hooks.create_runtime.empty() && hooks.create_container.empty()) {
+            return {};
+        }
+        ContainerInfo info;
+        info.id = config.id;
+        info.bundle = bundle;
+        info.sentry_pid = (joins() ? *sandbox : launch.record).sentry.pid;
+        info.annotations = spec.annotations;
+        const std::string state = oci_state_json(info);
+        TRY(run_hooks(hooks.prestart, "prestart", state));
+        TRY(run_hooks(hooks.create_runtime, "createRuntime", state));
+        return run_hooks(hooks.create_container, "createContainer", state);
+    }
+};
+
+}  // namespace
+
+Status Runtime::create(const CreateConfig& config) {
+    const std::string step = "create " + config.id;
+    const std::string bundle = TRY_STEP(step + ": bundle", real_path(config.bundle));
+    const Spec spec = TRY_STEP(step, load_spec(bundle));
+    const Placement placement = TRY_STEP(step, placement_of(spec.annotations));
+    if (config.id == "sentry") {
+        return Error(EINVAL, step + ": that name is taken by the sentry's own cgroup");
+    }
+    if (!spec.hooks.start_container.empty()) {
+        return Error(ENOTSUP, step + ": startContainer hooks would run inside the sandbox: not built");
+    }
+    if (spec.find_namespace("user") != nullptr) {
+        return Error(ENOTSUP, step + ": user namespaces are not built");
+    }
+
+    // A pod that is being joined cannot go away meanwhile.
+    std::optional<StateDirectory> sandbox_directory;
+    Record sandbox;
+    if (placement.role == ContainerRole::kJoins) {
+        sandbox_directory = TRY_STEP(step + ": join sandbox " + placement.sandbox_id,
+                                     StateDirectory::open(impl_->options.state_root,
+                                                          placement.sandbox_id, LockMode::kShared));
+        sandbox = TRY_STEP(step, sandbox_directory->load());
+        if (!sandbox.has_sandbox || !sandbox.complete || !sandbox.sentry.alive()) {
+            return Error(ECONNRESET, step + ": sandbox " + placement.sandbox_id + " does not run");
+        }
+    }
+
+    Launch launch{*impl_,
+                  TRY_STEP(step, StateDirectory::create(impl_->options.state_root, config.id)),
+                  Record()};
+    Record& record = launch.record;
+    record.id = config.id;
+    record.has_container = true;
+    record.has_sandbox = placement.role != ContainerRole::kJoins;
+    record.sandbox_id = record.has_sandbox ? config.id : placement.sandbox_id;
+    record.bundle = bundle;
+    record.annotations = spec.annotations;
+    record.created_at_ns = now_ns();
+
+    Cleanup undo_all([&] { undo(launch); });
+    Create create{config, spec, bundle, placement, launch, record.has_sandbox ? nullptr : &sandbox,
+                  sandbox_directory ? &*sandbox_directory : nullptr};
+    TRY_STEP(step, create.run());
+    undo_all.release();
+    return {};
+}
+
+Status Runtime::create_sandbox(const SandboxConfig& config) {
+    const std::string step = "create sandbox " + config.id;
+    Launch launch{*impl_,
+                  TRY_STEP(step, StateDirectory::create(impl_->options.state_root, config.id)),
+                  Record()};
+    Record& record = launch.record;
+    record.id = config.id;
+    record.sandbox_id = config.id;
+    record.has_sandbox = true;
+    record.annotations = config.annotations;
+    record.created_at_ns = now_ns();
+
+    Cleanup undo_all([&] { undo(launch); });
+    std::string parent;
+    if (!config.cgroup_parent.empty() && config.cgroup_parent != "/") {
+        parent = TRY_STEP(step, cgroups::normalize_path(config.cgroup_parent));
+    }
+    record.pod_cgroup = sandbox_cgroup(parent, config.id);
+    TRY_STEP(step, note_cgroups(launch, {record.pod_cgroup + "/sentry"}));
+    TRY_STEP(step, launch.directory.save(record));
+
+    SentryConfig sentry;
+    sentry.plan.id = config.id;
+    sentry.plan.hostname = config.hostname;
+    sentry.plan.strace = impl_->options.strace;
+    sentry.plan.log_level = impl_->options.log_level;
+    sentry.plan.sysctls = config.sysctls;
+    sentry.plan.network = config.network_namespace.empty() ? control::NetworkMode::kNone
+                                                           : control::NetworkMode::kHost;
+    sentry.network_namespace = config.network_namespace;
+    sentry.new_network_namespace = config.network_namespace.empty();
+    sentry.cgroup = record.pod_cgroup;
+    sentry.limits = limits_of(config.resources);
+    if (config.resources.memory_limit_bytes.value_or(-1) > 0) {
+        sentry.plan.memory_bytes = *config.resources.memory_limit_bytes;
+    }
+    TRY_STEP(step, start_sentry(launch, sentry));
+    TRY_STEP(step, boot_sentry(launch, sentry.plan));
+    record.complete = true;
+    TRY_STEP(step, launch.directory.save(record));
+    undo_all.release();
+    return {};
+}
+
+}  // namespace moat::runtime

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "cgroups/cgroup.h"
+#include "runtime/container/state.h"
+#include "runtime/rootfs/mounts.h"
+#include "runtime/runtime.h"
+#include "runtime/sandbox/control_client.h"
+
+namespace moat::runtime {
+
+/// What Runtime's verbs share. Safe to use from several threads: what changes is in the state
+/// directories, under their locks.
+struct Runtime::Impl {
+    explicit Impl(Options o) : options(std::move(o)) {}
+
+    const Options options;
+
+    /// The machine's cgroups, looked up once.
+    Result<const cgroups::Manager*> manager();
+    /// Connects to the sentry of a sandbox. ECONNRESET if it is gone.
+    Result<ControlClient> connect(const std::string& sandbox_id);
+    /// One request about a container; loads its record for the sandbox's id.
+    Result<control::Json> call(const std::string& id, const std::string& method,
+                               control::Json fields = control::Json::object(),
+                               const std::vector<NamedFd>& fds = {});
+    Result<Record> load(const std::string& id);
+    /// Containers (not the sandbox itself) that live in the sandbox.
+    Result<std::vector<std::string>> members(const std::string& sandbox_id);
+    /// The container's state as the sentry tells it, or as the record must have it when there is none.
+    Result<ContainerInfo> info(const StateDirectory& directory, const Record& record);
+    /// Undoes everything that the record says, in reverse order; what is gone already is success. The
+    /// directory goes last, and only if everything else went.
+    Status tear_down(const StateDirectory& directory, Record& record);
+
+  private:
+    std::mutex manager_mutex_;  // leaf: nothing of kernel/ is locked under it
+    std::unique_ptr<cgroups::Manager> manager_;
+};
+
+/// Everything that creates: one object for one create() or create_sandbox(), torn down unless done.
+struct Launch {
+    Runtime::Impl& impl;
+    StateDirectory directory;
+    Record record;
+};
+
+/// The program beside ours unless `configured`, opened for execution.
+Result<ScopedFd> open_program(const std::string& configured, const char* name);
+
+struct SentryConfig {
+    control::SandboxPlan plan;
+    std::string network_namespace;   ///< joined if set
+    bool new_network_namespace = false;
+    cgroups::Limits limits;          ///< of the pod's cgroup
+    std::string cgroup;              ///< the pod's
+};
+/// Makes the pod's cgroups and starts the sentry in `<pod>/sentry`; it does not wait for it.
+Status start_sentry(Launch& launch, const SentryConfig& config);
+/// The first request: done when the sentry is confined and ready.
+Status boot_sentry(Launch& launch, const control::SandboxPlan& plan);
+/// Starts the container's gofer in `cgroup`; returns the sentry's end of its socket.
+Result<ScopedFd> start_gofer(Launch& launch, const gofer::GoferPlan& plan, const std::string& cgroup);
+
+/// A pty of the host whose slave is in raw mode, since the guest has a line discipline of its own.
+struct Pty {
+    ScopedFd master;
+    ScopedFd slave;
+};
+Result<Pty> open_pty();
+/// OCI: the master goes to whoever listens on the socket at `path`.
+Status send_console(const std::string& path, int master);
+
+control::ProcessPlan plan_process(const SpecProcess& process);
+/// Says in `plan` where the streams go and names the descriptors that must travel with it.
+Result<std::vector<NamedFd>> plan_stdio(const Stdio& stdio, control::ProcessPlan& plan);
+cgroups::Limits limits_of(const Resources& resources);
+/// OCI's state object.
+std::string oci_state_json(const ContainerInfo& info);
+int64_t now_ns();
+
+}  // namespace moat::runtime

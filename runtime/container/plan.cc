@@ -1,0 +1,89 @@
+#include <time.h>
+
+#include "runtime/container/impl.h"
+#include "runtime/spec/fields.h"
+
+namespace moat::runtime {
+
+int64_t now_ns() {
+    timespec now;
+    ::clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec * 1000000000ll + now.tv_nsec;
+}
+
+control::ProcessPlan plan_process(const SpecProcess& process) {
+    control::ProcessPlan plan;
+    plan.args = process.args;
+    plan.env = process.env;
+    plan.cwd = process.cwd;
+    plan.uid = process.uid;
+    plan.gid = process.gid;
+    plan.additional_gids = process.additional_gids;
+    plan.umask = process.umask.value_or(022);
+    plan.capabilities = process.capabilities;
+    plan.rlimits = process.rlimits;
+    plan.no_new_privileges = process.no_new_privileges;
+    plan.terminal = process.terminal;
+    plan.console_rows = process.console_rows;
+    plan.console_columns = process.console_columns;
+    return plan;
+}
+
+Result<std::vector<NamedFd>> plan_stdio(const Stdio& stdio, control::ProcessPlan& plan) {
+    using control::StdioKind;
+    std::vector<NamedFd> fds;
+    if (stdio.cri_log_fd >= 0) {
+        fds.push_back({"log", stdio.cri_log_fd});
+    }
+    if (plan.terminal) {
+        if (stdio.console_fd < 0 && stdio.cri_log_fd < 0) {
+            return Error(EINVAL, "a process with a terminal needs a console");
+        }
+        plan.stdin_kind = plan.stdout_kind = plan.stderr_kind = StdioKind::kTerminal;
+        if (stdio.console_fd >= 0) {
+            fds.push_back({"console", stdio.console_fd});
+        }
+        return fds;
+    }
+    const auto stream = [&](int fd, const char* name) {
+        if (fd < 0) {
+            return StdioKind::kNull;
+        }
+        fds.push_back({name, fd});
+        return StdioKind::kFd;
+    };
+    plan.stdin_kind = stream(stdio.stdin_fd, "stdin");
+    if (stdio.cri_log_fd >= 0) {
+        plan.stdout_kind = plan.stderr_kind = StdioKind::kCriLog;
+    } else {
+        plan.stdout_kind = stream(stdio.stdout_fd, "stdout");
+        plan.stderr_kind = stream(stdio.stderr_fd, "stderr");
+    }
+    return fds;
+}
+
+cgroups::Limits limits_of(const Resources& r) {
+    cgroups::Limits limits;
+    limits.memory_bytes = r.memory_limit_bytes;
+    limits.memory_swap_bytes = r.memory_swap_bytes;
+    limits.cpu_quota_us = r.cpu_quota_us;
+    limits.cpu_period_us = r.cpu_period_us;
+    limits.cpu_shares = r.cpu_shares;
+    limits.cpuset_cpus = r.cpuset_cpus;
+    limits.cpuset_mems = r.cpuset_mems;
+    limits.pids = r.pids_limit;
+    limits.unified = r.unified;
+    return limits;
+}
+
+std::string oci_state_json(const ContainerInfo& info) {
+    Json json = {{"ociVersion", "1.2.0"},
+                 {"id", info.id},
+                 {"status", control::container_state_name(info.state)},
+                 {"bundle", info.bundle},
+                 {"annotations", info.annotations}};
+    json["pid"] = info.state == ContainerState::kStopped ? 0 : info.sentry_pid;
+    return json.dump(2, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace moat::runtime

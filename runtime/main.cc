@@ -1,0 +1,48 @@
+// moat: the OCI runtime on the command line.
+
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+
+#include "kernel/base/log.h"
+#include "runtime/cli/cli.h"
+
+namespace {
+
+using namespace moat::runtime;
+
+int run(int argc, char** argv) {
+    cli::Cli cli;
+    CLI::App app("moat runs OCI containers, each pod in a kernel of its own.", "moat");
+    app.set_version_flag("-v,--version", "moat version 0.1.0\nspec: 1.2.0");
+    app.add_option("--root", cli.options.state_root, "directory of all state");
+    app.add_option("--log", cli.log, "file that gets errors, too");
+    app.add_option("--log-format", cli.log_format, "text or json")
+        ->check(CLI::IsMember({"text", "json"}));
+    app.add_flag("--debug", cli.debug, "say more, and let the sentry say more");
+    app.add_flag("--strace", cli.options.strace, "the sentry logs every guest system call");
+    app.add_flag("--systemd-cgroup", cli.systemd_cgroup,
+                 "accepted; the systemd form of a cgroups path is always understood");
+    std::string ignored;
+    app.add_option("--rootless", ignored, "accepted; moat needs root");
+    app.add_option("--criu", ignored, "accepted; there is no checkpointing");
+    app.add_option("--sentry", cli.options.sentry_path, "the moat-sentry to use");
+    app.add_option("--gofer", cli.options.gofer_path, "the moat-gofer to use");
+    app.require_subcommand(1);
+    for (const auto add :
+         {cli::add_create, cli::add_start, cli::add_run, cli::add_state, cli::add_kill,
+          cli::add_delete, cli::add_exec, cli::add_list, cli::add_ps, cli::add_wait, cli::add_spec,
+          cli::add_do, cli::add_pause, cli::add_events, cli::add_update, cli::add_features,
+          cli::add_stacks}) {
+        add(app, cli);
+    }
+    CLI11_PARSE(app, argc, argv);
+    moat::log_configure(2, cli.debug ? moat::LogLevel::kDebug : moat::LogLevel::kWarning, "moat");
+    if (cli.debug) {
+        cli.options.log_level = "debug";
+    }
+    return cli.action();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return run(argc, argv); }
