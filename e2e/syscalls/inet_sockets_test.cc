@@ -145,7 +145,9 @@ TEST_CASE("tcp: a non-blocking connect is finished when poll says writable and S
     socklen_t length = sizeof error;
     REQUIRE_THAT(::getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &length), succeeds());
     CHECK(error == 0);
-    CHECK_THAT(::connect(fd.get(), generic(address), sizeof address), fails_with_any({EISCONN}));
+    // The first call after the connection came about may still return its result.
+    (void)::connect(fd.get(), generic(address), sizeof address);
+    CHECK_THAT(::connect(fd.get(), generic(address), sizeof address), fails_with(EISCONN));
 }
 
 TEST_CASE("tcp: accept blocks, poll and non-blocking accept tell") {

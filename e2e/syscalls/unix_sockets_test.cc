@@ -183,7 +183,8 @@ TEST_CASE("names: a path is taken once, freed by unlink; nobody listening is ECO
     REQUIRE_THAT(::unlink((dir / "socket").c_str()), succeeds());
     CHECK_THAT(::connect(other.get(), address.get(), address.length), fails_with(ENOENT));
     CHECK_THAT(::bind(other.get(), address.get(), address.length), succeeds());
-    CHECK_THAT(::bind(other.get(), address.get(), address.length), fails_with(EINVAL));
+    const Address second(dir / "second");
+    CHECK_THAT(::bind(other.get(), second.get(), second.length), fails_with(EINVAL));
 }
 
 TEST_CASE("names: abstract ones hold every byte, vanish with the socket, and are in no directory") {
@@ -400,7 +401,7 @@ TEST_CASE("shutdown: each direction by itself") {
     REQUIRE(write_all(pair.b.get(), "y"));
     CHECK(read_exactly(pair.a.get(), 1) == "y");
     CHECK_THAT(::shutdown(pair.a.get(), 9), fails_with(EINVAL));
-    CHECK_THAT(::shutdown(make_socket(SOCK_STREAM).get(), SHUT_RD), fails_with(ENOTCONN));
+    CHECK_THAT(::shutdown(make_socket(SOCK_STREAM).get(), SHUT_RD), succeeds());  // unlike TCP
 }
 
 TEST_CASE("MSG_PEEK: looks without taking; MSG_WAITALL waits for all") {
