@@ -76,6 +76,7 @@ void set_up_machine(const control::SandboxPlan& plan, const char* platform) {
     m.tsc_khz = tsc_khz();
     m.boot_id = random_uuid();
     m.hostname = plan.hostname;
+    m.sysctls = plan.sysctls;
 
     kernel_log("%s", kProcVersion);
     kernel_log("moat: a kernel of its own for pod %s, platform %s", plan.id.c_str(), platform);

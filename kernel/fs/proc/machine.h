@@ -3,6 +3,7 @@
 // The machine that guests are shown: how many CPUs and how much memory, as the plan says.
 
 #include <cstdint>
+#include <map>
 #include <string>
 
 #include "kernel/control/plan.h"
@@ -19,6 +20,7 @@ struct Machine {
     uint64_t tsc_khz = 0;  ///< 0: unknown
     std::string boot_id;   ///< a random UUID, new for each sentry
     std::string hostname;  ///< the sandbox's
+    std::map<std::string, std::string> sysctls;  ///< the plan's, by dotted name
 };
 
 /// Decides what is shown; before the sentry is confined (it asks the host), once. `platform` is one
