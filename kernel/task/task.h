@@ -12,14 +12,12 @@
 #include "kernel/base/ref_ptr.h"
 #include "kernel/base/result.h"
 #include "kernel/mm/user_ptr.h"
+#include "kernel/platform/host_process.h"
 #include "kernel/task/block.h"
 #include "kernel/task/credentials.h"
 #include "kernel/task/signal.h"
 #include "kernel/task/wait_queue.h"
 
-namespace moat::platform {
-class HostThread;
-}
 
 namespace moat::kernel {
 
@@ -60,7 +58,15 @@ class Task final : public Waiter {
     FdTable& fds() const;
     FsContext& fs() const;
     AddressSpace& mm() const;
+    // The same for other threads than the one that acts for the task: null once it has ended.
     RefPtr<AddressSpace> mm_ref() const;
+    RefPtr<FdTable> fds_ref() const;
+    RefPtr<FsContext> fs_ref() const;
+    RefPtr<platform::HostThread> thread_ref() const;
+    void set_thread(RefPtr<platform::HostThread> thread);
+    void set_fds(RefPtr<FdTable> fds);
+    void set_fs(RefPtr<FsContext> fs);
+    void set_mm(RefPtr<AddressSpace> mm);
     bool has_capability(int capability) const { return credentials()->has_capability(capability); }
     /// The soft limit of RLIMIT_*.
     uint64_t rlimit(int resource) const;
@@ -93,6 +99,10 @@ class Task final : public Waiter {
     /// PATH_MAX and ENAMETOOLONG; an empty path is allowed (the caller decides on ENOENT).
     Result<std::string> copy_in_path(UserPtr<const char> source);
 
+    // Signal frames (task-private, in the stub)
+    friend Status push_signal_frame(Task&, const SignalInfo&, const SignalAction&, uint64_t);
+    friend Status pop_signal_frame(Task&);
+
     // The call being served (task-private)
     const SyscallArguments& arguments() const { return arguments_; }
     /// True when registers() holds the caller's full state and injected calls are possible; a handler
@@ -103,7 +113,41 @@ class Task final : public Waiter {
     // Signals
     /// A signal that is not blocked is pending, or the task has to stop or die.
     bool has_interrupt();
+    /// Makes `mask` the signal mask until the call has ended; then the old one comes back, after the
+    /// frame of a handler that interrupts the call was made (ppoll, pselect6, sigsuspend, ...).
+    void set_temporary_mask(uint64_t mask);
+    void change_signal_mask(uint64_t mask);
+    void force_signal(const SignalInfo& info);
+    bool take_pending(uint64_t wanted, SignalInfo& info);
+    uint64_t pending_set();      ///< its own and its group's
+    uint64_t own_pending_set();
+    void set_clear_child_tid(uint64_t address) { clear_child_tid_ = address; }
+    uint64_t robust_list() const { return robust_list_; }
+    void set_robust_list(uint64_t address) { robust_list_ = address; }
+    const AlternateStack& alternate_stack() const { return alternate_stack_; }
+    void set_alternate_stack(const AlternateStack& stack) { alternate_stack_ = stack; }
+    uint32_t personality() const { return personality_.load(std::memory_order_relaxed); }
+    void set_personality(uint32_t value) { personality_.store(value, std::memory_order_relaxed); }
+    int64_t start_time_ns() const { return start_time_ns_; }
+    uint64_t syscall_count() const { return syscalls_.load(std::memory_order_relaxed); }
+    /// One letter as in proc(5), and what a blocked task waits in (the call's name, or empty).
+    char state_letter() const;
+    const char* blocked_in() const;
     uint64_t signal_mask() const { return signal_mask_.load(std::memory_order_relaxed); }
+
+    /// What nice(2), sched_setscheduler(2), ioprio_set(2) and sched_setaffinity(2) left: told to those
+    /// who ask, without effect on the host's scheduling. Inherited by clone(2).
+    struct Scheduling {
+        std::atomic<int32_t> nice{0}, policy{0}, io_priority{0};
+        std::atomic<uint64_t> affinity{~0ull};  ///< of the first 64 CPUs
+        std::atomic<int32_t> oom_score_adj{0};  ///< the leader's counts
+        void copy_from(const Scheduling& other) {
+            nice = other.nice.load(), policy = other.policy.load();
+            io_priority = other.io_priority.load(), affinity = other.affinity.load();
+            oom_score_adj = other.oom_score_adj.load();
+        }
+    };
+    Scheduling scheduling;
 
     // Waiter: an event of a blocked call.
     void on_event(PollMask mask) override;
@@ -113,6 +157,7 @@ class Task final : public Waiter {
     friend class TaskLife;      // task_clone.cc, task_exec.cc, task_exit.cc
     friend class SignalControl; // task_signals.cc, task_stop.cc
     friend class ThreadGroup;
+    friend class PidNamespace;
     friend Result<int64_t> block(Task&, std::vector<WaitSource>, Deadline, Continuation);
 
     // States of a blocked call; flags are or'ed in by those who wake it.
@@ -138,21 +183,26 @@ class Task final : public Waiter {
     RefPtr<AddressSpace> mm_;         // as fds_
     char name_[16] GUARDED_BY(mu_) = {};
 
+    // Who acts for the task. kGuest: its host thread runs guest code. kSentry: one thread of the
+    // sentry serves it, or it is blocked or stopped. kGone: it has ended.
+    enum class Serving : uint8_t { kGuest, kSentry, kGone };
+    std::atomic<Serving> serving_{Serving::kSentry};
+
     // Being served (task-private)
     SyscallArguments arguments_;
     arch::Registers registers_{};
+    uint64_t fpstate_ = 0;            // of the host frame; 0: the FPU starts clean
     bool in_stub_ = false;
-    bool registers_dirty_ = false;
-    bool fresh_fpu_ = false;          // the next entry into the guest starts with a clean FPU
     uint64_t notification_ = 0;       // id of the unanswered notification
-    platform::HostThread* thread_ = nullptr;
-    enum class Serving : uint8_t { kGuest, kSentry, kGone } serving_ = Serving::kSentry;
+    RefPtr<platform::HostThread> thread_;  // as fds_
+    bool redo_ = false;               // arguments_ are to be served again, in the stub
     struct Restart {
         bool pending = false;
         Errno code{EINTR};
         uint64_t number = 0;
         uint64_t ip = 0;
     } restart_;
+    std::atomic<bool> stopped_{false};  // held in the stub until SIGCONT or SIGKILL
 
     // Blocked
     std::atomic<uint32_t> wait_state_{kNotWaiting};
@@ -171,8 +221,9 @@ class Task final : public Waiter {
 
     uint64_t clear_child_tid_ = 0;          // set_tid_address(2); task-private
     uint64_t robust_list_ = 0;              // set_robust_list(2); task-private
-    int32_t parent_death_signal_ = 0;
-    uint32_t personality_ = 0;
+    std::atomic<int32_t> parent_death_signal_{0};
+    std::atomic<uint32_t> personality_{0};
+    std::atomic<bool> dumpable_{true};
     int64_t start_time_ns_ = 0;             // CLOCK_MONOTONIC
     std::atomic<uint64_t> syscalls_{0};
 };
