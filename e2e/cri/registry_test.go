@@ -12,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
 )
 
 // One plain-HTTP registry on this network namespace's loopback serves all tests.
@@ -28,6 +31,8 @@ func TestMain(m *testing.M) {
 			fmt.Println("run by e2e/cri/run.py, which makes namespaces and a scratch directory")
 			return 1
 		}
+		// The client logs every error that it returns; the tests judge those themselves.
+		klog.SetLogger(logr.Discard())
 		stop, err := startRegistry()
 		if err != nil {
 			fmt.Println("registry:", err)

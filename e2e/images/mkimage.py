@@ -174,9 +174,10 @@ def whiteouts():
 
 def hard_links():
     """Good: links within a layer, to a file of a lower layer, with modes and owners that stay."""
+    owned = {"mode": 0o640, "uid": 33, "gid": 33}
     return Image([
-        busybox_entries() + [file("one", "same\n", 0o640, uid=33, gid=33), hard_link("two", "one"), hard_link("sub/three", "one")],
-        [hard_link("four", "one")],
+        busybox_entries() + [file("one", "same\n", **owned), hard_link("two", "one", **owned), hard_link("sub/three", "one", **owned)],
+        [hard_link("four", "one", **owned)],
     ], {"Cmd": ["sh"]})
 
 

@@ -45,6 +45,7 @@ def symlink(path, target, **more):
 
 
 def hard_link(path, target, **more):
+    """Mode and owner have to be those of the target, as tar itself writes them: whoever unpacks may set them again."""
     return Entry(path, tarfile.LNKTYPE, target=target, **more)
 
 
