@@ -124,6 +124,8 @@ class Inode : public RefCounted {
     /// O_TMPFILE: a regular file without a name. EOPNOTSUPP by default.
     virtual Result<RefPtr<Inode>> create_unnamed(Task& task, const NewInode& what);
     virtual Status link(Task& task, std::string_view name, Inode& target);
+    /// O_TMPFILE without O_EXCL: link(2) may give it its first name.
+    virtual void allow_first_link() {}
     virtual Status unlink(Task& task, std::string_view name, Inode& victim);
     virtual Status remove_directory(Task& task, std::string_view name, Inode& victim);
     /// `flags` as for renameat2(2).

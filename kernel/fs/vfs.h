@@ -18,6 +18,9 @@
 
 namespace moat::kernel {
 
+/// O_LARGEFILE as guests see it: glibc's own constant is 0 on 64-bit machines.
+inline constexpr uint32_t kLargeFile = 0100000;
+
 /// How to open, checked (openat2(2)).
 struct OpenHow {
     uint32_t flags = 0;
@@ -49,6 +52,8 @@ Result<struct stat> stat_at(Task& task, DirFd dirfd, std::string_view path, int 
 Status access_at(Task& task, DirFd dirfd, std::string_view path, int mode, int at_flags);
 
 Status make_node(Task& task, DirFd dirfd, std::string_view path, uint32_t mode, uint64_t rdev);
+/// O_PATH's description of `path`.
+RefPtr<File> make_path_file(const Path& path, uint32_t flags);
 /// For bind(2) of unix sockets: makes the S_IFSOCK node and returns where it is. EADDRINUSE is the
 /// caller's word for EEXIST.
 Result<Path> make_socket_node(Task& task, std::string_view path, uint32_t mode);
@@ -65,8 +70,8 @@ Result<std::string> read_link_at(Task& task, DirFd dirfd, std::string_view path)
 Status change_mode(Task& task, const Path& path, uint32_t mode);
 /// UINT32_MAX leaves it as it is.
 Status change_owner(Task& task, const Path& path, uint32_t uid, uint32_t gid);
-/// Both null: now.
-Status change_times(Task& task, const Path& path, const timespec* atime, const timespec* mtime);
+/// utimensat(2): access and modification time, with UTIME_NOW and UTIME_OMIT; null: both now. EINVAL.
+Status change_times(Task& task, const Path& path, const timespec* times);
 Status truncate_path(Task& task, const Path& path, int64_t size);
 
 /// After data was written by someone without CAP_FSETID: drops the set-ID bits.

@@ -93,7 +93,7 @@ class TmpfsInode : public Inode {
     void touch_modified();
     void touch_changed();
     /// O_TMPFILE without O_EXCL: the first link(2) may be made although there is no name.
-    void set_linkable() { linkable_ = true; }
+    void allow_first_link() override { linkable_ = true; }
     /// Times as a copied-up file had them, the change time excepted.
     void set_times(timespec atime, timespec mtime);
 
