@@ -232,7 +232,11 @@ TEST_CASE("program: capabilities, seccomp, namespace and descriptors are what th
 }
 
 TEST_CASE("filter: what is not on the list kills, what is on it with other arguments does too") {
-    const auto ends_with = [](const char* what, int status, auto&& act) {
+#ifdef __SANITIZE_ADDRESS__
+    MESSAGE("skipped: AddressSanitizer makes calls of its own, and the filter kills for them");
+    return;
+#endif
+    const auto ends_with = [](const std::string& what, int status, auto&& act) {
         CAPTURE(what);
         const pid_t pid = ::fork();
         REQUIRE(pid >= 0);
