@@ -1,0 +1,156 @@
+#include "kernel/fs/stdio/cri_log.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kernel/base/log.h"
+#include "kernel/time/clock.h"
+
+namespace moat::kernel {
+
+namespace {
+
+/// RFC 3339 with nanoseconds, in UTC. Seconds are cut up only when they change.
+void append_time(std::string& to) {
+    const timespec now = realtime();
+    thread_local time_t last = -1;
+    thread_local char text[32];
+    if (now.tv_sec != last) {
+        tm utc{};
+        gmtime_r(&now.tv_sec, &utc);
+        strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
+        last = now.tv_sec;
+    }
+    char fraction[16];
+    snprintf(fraction, sizeof fraction, ".%09ldZ", now.tv_nsec);
+    to += text;
+    to += fraction;
+}
+
+class CriLogFile final : public File {
+  public:
+    CriLogFile(RefPtr<CriLogSink> sink, CriLogSink::Stream stream)
+        : File(O_WRONLY | O_APPEND), sink_(std::move(sink)), stream_(stream) {}
+    ~CriLogFile() override { sink_->end(stream_); }
+
+    // To the guest it is a pipe to its runtime, as with other runtimes.
+    std::string anonymous_name() const override {
+        return stream_ == CriLogSink::Stream::kStdout ? "pipe:[1]" : "pipe:[2]";
+    }
+    Result<struct stat> stat(Task&) override {
+        struct stat s {};
+        s.st_mode = S_IFIFO | 0600;
+        s.st_nlink = 1;
+        s.st_ino = stream_ == CriLogSink::Stream::kStdout ? 1 : 2;
+        s.st_blksize = 4096;
+        return s;
+    }
+    Result<size_t> write(Task&, IoBuffer& source) override {
+        size_t total = 0;
+        while (source.remaining() > 0) {
+            char text[16 * 1024];
+            const auto taken = source.take(text, sizeof text);
+            if (!taken.ok()) {
+                return total > 0 ? Result<size_t>(total) : taken;
+            }
+            sink_->write(stream_, {text, *taken});
+            total += *taken;
+        }
+        return total;
+    }
+    /// /proc/self/fd/1 and /dev/stdout lead here.
+    Result<RefPtr<File>> reopen(Task&, uint32_t flags) override {
+        if ((flags & O_ACCMODE) != O_WRONLY) {
+            return Errno(EACCES);
+        }
+        return RefPtr<File>(this);
+    }
+    PollMask poll() override { return EPOLLOUT | EPOLLWRNORM; }
+    bool can_epoll() override { return true; }
+
+  private:
+    const RefPtr<CriLogSink> sink_;
+    const CriLogSink::Stream stream_;
+};
+
+}  // namespace
+
+void CriLogSink::put_line_locked(std::string& to, Stream stream, char tag, std::string_view text) {
+    append_time(to);
+    to += stream == Stream::kStdout ? " stdout " : " stderr ";
+    to += tag;
+    to += ' ';
+    to += text;
+    to += '\n';
+}
+
+void CriLogSink::flush_locked(const std::string& text) {
+    size_t done = 0;
+    while (done < text.size()) {
+        const ssize_t n = ::write(log_.get(), text.data() + done, text.size() - done);
+        if (n > 0) {
+            done += static_cast<size_t>(n);
+        } else if (n == 0 || errno != EINTR) {
+            dropped_.fetch_add(text.size() - done, std::memory_order_relaxed);
+            LOG_ONCE(kWarning, "fs.stdio", "container log: %s; lines are dropped", strerror(errno));
+            return;
+        }
+    }
+}
+
+void CriLogSink::write(Stream stream, std::string_view text) {
+    MutexLock lock(mu_);
+    std::string& begun = begun_[static_cast<size_t>(stream)];
+    std::string out;
+    while (!text.empty()) {
+        const size_t newline = text.find('\n');
+        const size_t length = newline == std::string_view::npos ? text.size() : newline;
+        const size_t room = kLongestLine - begun.size();
+        if (length > room) {
+            begun += text.substr(0, room);
+            put_line_locked(out, stream, 'P', begun);
+            begun.clear();
+            text.remove_prefix(room);
+            continue;
+        }
+        if (newline == std::string_view::npos) {
+            begun += text;
+            break;
+        }
+        if (begun.empty()) {
+            put_line_locked(out, stream, 'F', text.substr(0, length));
+        } else {
+            begun += text.substr(0, length);
+            put_line_locked(out, stream, 'F', begun);
+            begun.clear();
+        }
+        text.remove_prefix(length + 1);
+    }
+    flush_locked(out);
+}
+
+void CriLogSink::end(Stream stream) {
+    MutexLock lock(mu_);
+    std::string& begun = begun_[static_cast<size_t>(stream)];
+    if (!begun.empty()) {
+        std::string out;
+        put_line_locked(out, stream, 'P', begun);
+        begun.clear();
+        flush_locked(out);
+    }
+}
+
+void CriLogSink::reopen(ScopedFd log) {
+    MutexLock lock(mu_);
+    std::swap(log_, log);
+    lock.unlock();  // the old one is closed without the lock
+}
+
+RefPtr<File> make_cri_log_file(RefPtr<CriLogSink> sink, CriLogSink::Stream stream) {
+    return make_ref<CriLogFile>(std::move(sink), stream);
+}
+
+}  // namespace moat::kernel

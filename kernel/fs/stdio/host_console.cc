@@ -1,0 +1,110 @@
+#include "kernel/fs/stdio/host_console.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace moat::kernel {
+
+namespace {
+
+constexpr size_t kChunk = 4096;
+
+}  // namespace
+
+Result<RefPtr<HostConsole>> HostConsole::start(ScopedFd host, RefPtr<Tty> tty) {
+    const int flags = TRY(host_result(fcntl(host.get(), F_GETFL)));
+    TRY(host_result(fcntl(host.get(), F_SETFL, flags | O_NONBLOCK)));
+    auto watch = TRY(HostWatch::start(host.get()));
+    auto console = make_ref<HostConsole>(std::move(host), std::move(tty));
+    watch->queue().add(console.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP);
+    console->tty_->far_events().add(console.get(), EPOLLIN | EPOLLOUT);
+    {
+        MutexLock lock(console->mu_);
+        console->watch_ = std::move(watch);
+    }
+    console->on_event(EPOLLIN | EPOLLOUT);  // what came before we watched
+    return console;
+}
+
+void HostConsole::finish() {
+    {
+        MutexLock lock(mu_);
+        finishing_ = true;
+    }
+    on_event(EPOLLOUT);
+}
+
+bool HostConsole::closed() {
+    MutexLock lock(mu_);
+    return !host_.valid();
+}
+
+void HostConsole::on_event(PollMask) {
+    RefPtr<HostConsole> self(this);  // the queues' references may be the last
+    RefPtr<HostWatch> watch;
+    ScopedFd host;
+    {
+        MutexLock lock(mu_);
+        if (!host_.valid()) {
+            return;
+        }
+        const Flow in = copy_in_locked();
+        const Flow out = copy_out_locked();
+        if (in == Flow::kMore && out == Flow::kMore) {
+            return;
+        }
+        watch = std::move(watch_);
+        host = std::move(host_);
+    }
+    if (watch) {
+        watch->stop();
+        watch->queue().remove(this);
+    }
+    tty_->far_events().remove(this);
+    tty_->hang_up();
+}
+
+/// What was typed. No more than there is room for: the rest waits in the host's terminal, and the Tty
+/// tells when a program has read.
+HostConsole::Flow HostConsole::copy_in_locked() {
+    for (;;) {
+        char typed[kChunk];
+        const size_t room = std::min(tty_->far_room(), sizeof typed);
+        if (room == 0) {
+            return Flow::kMore;
+        }
+        const ssize_t n = ::read(host_.get(), typed, room);
+        if (n > 0) {
+            tty_->far_put({typed, static_cast<size_t>(n)});
+        } else if (n == 0 || (errno != EINTR && errno != EAGAIN)) {
+            return Flow::kEnd;  // EIO: the other side of the host's pty is closed
+        } else if (errno == EAGAIN) {
+            return Flow::kMore;
+        }
+    }
+}
+
+HostConsole::Flow HostConsole::copy_out_locked() {
+    for (;;) {
+        if (unsent_.empty()) {
+            char shown[kChunk];
+            const auto n = tty_->far_take(shown, sizeof shown);
+            if (!n.ok() || *n == 0) {
+                return finishing_ ? Flow::kEnd : Flow::kMore;
+            }
+            unsent_.assign(shown, *n);
+        }
+        const ssize_t n = ::write(host_.get(), unsent_.data(), unsent_.size());
+        if (n > 0) {
+            unsent_.erase(0, static_cast<size_t>(n));
+        } else if (n < 0 && errno == EAGAIN) {
+            return Flow::kMore;
+        } else if (n < 0 && errno != EINTR) {
+            return Flow::kEnd;
+        }
+    }
+}
+
+}  // namespace moat::kernel
