@@ -55,14 +55,25 @@ bool is_event(const Notification& n) {
 
 // ---------------------------------------------------------------- threads
 
-HostThread::HostThread(HostProcess& process, int slot, pid_t tid, RefPtr<Listener> listener)
-    : process_(process), slot_(slot), tid_(tid), listener_(std::move(listener)) {
+HostThread::HostThread(RefPtr<HostProcess> process, int slot, pid_t tid, RefPtr<Listener> listener)
+    : process_(std::move(process)), slot_(slot), tid_(tid), listener_(std::move(listener)) {
     listener_->add(this);
 }
 
 HostThread::~HostThread() { listener_->remove(this); }
 
-volatile Slot& HostThread::slot() const { return process_.slot(slot_); }
+RefPtr<RefCounted> HostThread::owner() const {
+    MutexLock lock(mu_);
+    return owner_;
+}
+
+void HostThread::set_owner(RefPtr<RefCounted> owner) {
+    MutexLock lock(mu_);
+    std::swap(owner_, owner);
+    lock.unlock();
+}
+
+volatile Slot& HostThread::slot() const { return process_->slot(slot_); }
 
 void HostThread::load(const arch::Registers& registers, uint64_t fpstate) {
     volatile Slot& s = slot();
@@ -70,7 +81,7 @@ void HostThread::load(const arch::Registers& registers, uint64_t fpstate) {
     s.fpstate = fpstate;
 }
 
-void HostThread::kick() { ::syscall(SYS_tgkill, process_.pid(), tid_, MOAT_KICK); }
+void HostThread::kick() { ::syscall(SYS_tgkill, process_->pid(), tid_, MOAT_KICK); }
 
 Result<int64_t> HostThread::run_orders(std::span<const Order> orders) {
     assert_no_locks_held("injecting a call");
@@ -83,16 +94,16 @@ Result<int64_t> HostThread::run_orders(std::span<const Order> orders) {
     for (;;) {
         const auto received = listener_->receive(kOrderTimeoutMs);
         if (!received.ok()) {
-            if (received.error() == ETIMEDOUT && !process_.dead()) {
+            if (received.error() == ETIMEDOUT && !process_->dead()) {
                 LOG(kWarning, "platform", "host process %d does not carry out an order; killed",
-                    process_.pid());
+                    process_->pid());
             }
-            process_.kill();
+            process_->kill();
             return Errno(ESRCH);
         }
         const Notification& n = *received;
         if (n.tid != tid_) {
-            if (listener_->find(n.tid) != nullptr) {
+            if (listener_->find(n.tid)) {
                 listener_->set_aside(n);
             } else {
                 kill_stray(n.tid);
@@ -108,8 +119,8 @@ Result<int64_t> HostThread::run_orders(std::span<const Order> orders) {
         }
         if (next == orders.size() || !same_call(n, orders[next])) {
             LOG(kWarning, "platform", "host process %d: call %lu instead of the one ordered; killed",
-                process_.pid(), static_cast<unsigned long>(n.number));
-            process_.kill();
+                process_->pid(), static_cast<unsigned long>(n.number));
+            process_->kill();
             return Errno(ESRCH);
         }
         next++;
@@ -134,7 +145,6 @@ HostProcess::~HostProcess() {
                     WEXITED | __WALL) != 0 &&
            errno == EINTR) {
     }
-    threads_.clear();
     give_back_area(Area{std::move(area_fd_), area_});
 }
 
@@ -166,26 +176,25 @@ Result<int> HostProcess::take_slot() {
     return Errno(EAGAIN);
 }
 
-HostThread* HostProcess::adopt(std::unique_ptr<HostThread> thread) {
-    HostThread* raw = thread.get();
+RefPtr<HostThread> HostProcess::take_parked() {
     MutexLock lock(mu_);
-    threads_.push_back(std::move(thread));
-    return raw;
+    if (parked_.empty()) {
+        return nullptr;
+    }
+    RefPtr<HostThread> thread = std::move(parked_.back());
+    parked_.pop_back();
+    return thread;
 }
 
-HostThread* HostProcess::first_thread() {
+void HostProcess::park(RefPtr<HostThread> thread) {
+    thread->set_owner(nullptr);
     MutexLock lock(mu_);
-    CHECK(threads_.size() == 1);
-    return threads_.front().get();
+    if (!dead()) {
+        parked_.push_back(std::move(thread));
+    }
 }
 
-void HostProcess::park(HostThread* thread) {
-    thread->owner = nullptr;
-    MutexLock lock(mu_);
-    parked_.push_back(thread);
-}
-
-Result<HostThread*> HostProcess::order_thread() {
+Result<RefPtr<HostThread>> HostProcess::order_thread() {
     const std::lock_guard<std::mutex> orders(spawner_mu_);
     const int index = TRY(take_slot());
     volatile AreaHeader& h = header();
@@ -214,20 +223,15 @@ Result<HostThread*> HostProcess::order_thread() {
         kill();
         return Errno(ESRCH);
     }
-    HostThread* thread =
-        adopt(std::make_unique<HostThread>(*this, index, n.tid, std::move(listener)));
+    auto thread =
+        make_ref<HostThread>(RefPtr<HostProcess>(this), index, n.tid, std::move(listener));
     thread->event_id = n.id;
     return thread;
 }
 
-Result<HostThread*> HostProcess::acquire_thread(HostThread& caller) {
-    {
-        MutexLock lock(mu_);
-        if (!parked_.empty()) {
-            HostThread* thread = parked_.back();
-            parked_.pop_back();
-            return thread;
-        }
+Result<RefPtr<HostThread>> HostProcess::acquire_thread(HostThread& caller) {
+    if (auto thread = take_parked()) {
+        return thread;
     }
     if (has_spawner_) {
         return order_thread();
@@ -235,16 +239,16 @@ Result<HostThread*> HostProcess::acquire_thread(HostThread& caller) {
     // A forked process has no spawner: the caller's own thread makes one that shares its listener.
     const int index = TRY(take_slot());
     Listener& listener = caller.listener();
-    caller.slot().orders[0].number = SYS_clone;
     const Order clone_order{SYS_clone, {0x50f00}};
     memcpy(const_cast<Order*>(&caller.slot().orders[0]), &clone_order, sizeof clone_order);
     const CloneResult made = TRY(run_clone(caller, clone_order));
     const Order stack_order{SYS_sigaltstack, {slot_address(index) + MOAT_S_STACK, 0}};
     memcpy(const_cast<Order*>(&slot(index).orders[0]), &stack_order, sizeof stack_order);
-    auto thread = std::make_unique<HostThread>(*this, index, made.tid, caller.listener_ref());
+    auto thread =
+        make_ref<HostThread>(RefPtr<HostProcess>(this), index, made.tid, caller.listener_ref());
     listener.reply(made.event_id, MOAT_MOVE + index);
     thread->event_id = TRY(check_orders(*thread, std::span(&stack_order, 1))).event_id;
-    return adopt(std::move(thread));
+    return thread;
 }
 
 // Runs one clone order that was written to the caller's slot; both parent and child end in an EVENT.
@@ -277,7 +281,7 @@ Result<HostProcess::CloneResult> HostProcess::run_clone(HostThread& thread, cons
                 kill();
                 return Errno(ESRCH);
             }
-        } else if (listener.find(n.tid) != nullptr) {
+        } else if (listener.find(n.tid)) {
             listener.set_aside(n);
         } else if (made.tid == 0 && is_event(n) && n.arguments[0] == MOAT_EV_CHILD) {
             made.tid = n.tid;  // from the host kernel, not from the guest's memory
@@ -302,7 +306,7 @@ Result<HostProcess::OrdersResult> HostProcess::check_orders(HostThread& thread,
         }
         const Notification& n = *received;
         if (n.tid != thread.tid()) {
-            if (listener.find(n.tid) != nullptr) {
+            if (listener.find(n.tid)) {
                 listener.set_aside(n);
             } else {
                 kill_stray(n.tid);
@@ -347,8 +351,7 @@ Result<RefPtr<HostProcess>> HostProcess::fork(HostThread& thread) {
     cs.stack_base = signal_stack_base(index);
     cs.stack_flags = 0;
     cs.stack_size = uint64_t{1} << MOAT_ALT_SHIFT;
-    HostThread* first = child->adopt(
-        std::make_unique<HostThread>(*child, index, made.tid, thread.listener_ref()));
+    auto first = make_ref<HostThread>(child, index, made.tid, thread.listener_ref());
     Listener& listener = thread.listener();
     if (const auto lent = listener.lend(made.event_id, child->area_fd_.get(), MOAT_AREA_FD);
         !lent.ok()) {
@@ -360,6 +363,7 @@ Result<RefPtr<HostProcess>> HostProcess::fork(HostThread& thread) {
         return Errno(ENOMEM);
     }
     first->event_id = mapped.event_id;
+    child->park(std::move(first));
     register_process(child);
     return child;
 }
@@ -391,6 +395,12 @@ void HostProcess::watch_deaths() {
                 ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(process->pidfd_.get()),
                          &info, WEXITED | WNOWAIT | __WALL);
                 process->dead_.store(true, std::memory_order_release);
+                {
+                    std::vector<RefPtr<HostThread>> parked;  // dropped without the lock
+                    MutexLock lock(process->mu_);
+                    parked.swap(process->parked_);
+                    lock.unlock();
+                }
                 const int status =
                     info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8 : info.si_status;
                 if (death_handler != nullptr) {

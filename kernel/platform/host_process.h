@@ -24,22 +24,21 @@ namespace moat::platform {
 class HostProcess;
 
 /// A thread of a host process. Its listener may be shared with a parent it was forked from.
-class HostThread {
+class HostThread final : public RefCounted {
   public:
-    HostThread(HostProcess& process, int slot, pid_t tid, RefPtr<Listener> listener);
-    ~HostThread();
-    HostThread(const HostThread&) = delete;
-    HostThread& operator=(const HostThread&) = delete;
+    HostThread(RefPtr<HostProcess> process, int slot, pid_t tid, RefPtr<Listener> listener);
+    ~HostThread() override;
 
-    HostProcess& process() const { return process_; }
+    HostProcess& process() const { return *process_; }
     int slot_index() const { return slot_; }
     volatile Slot& slot() const;
     pid_t tid() const { return tid_; }
     Listener& listener() const { return *listener_; }
     RefPtr<Listener> listener_ref() const { return listener_; }
 
-    /// Whose guest code it runs; null while parked. Opaque to the platform.
-    void* owner = nullptr;
+    /// Whose guest code it runs (a kernel::Task); null while parked.
+    RefPtr<RefCounted> owner() const;
+    void set_owner(RefPtr<RefCounted> owner);
     /// The unanswered EVENT's notification while the thread is in the stub.
     uint64_t event_id = 0;
 
@@ -57,10 +56,12 @@ class HostThread {
 
   private:
     friend class HostProcess;
-    HostProcess& process_;
+    const RefPtr<HostProcess> process_;
     const int slot_;
     const pid_t tid_;
     const RefPtr<Listener> listener_;
+    mutable Mutex<LockRank::kPlatform> mu_;
+    RefPtr<RefCounted> owner_ GUARDED_BY(mu_);
 };
 
 /// A host process: one guest address space. Killed when the last guest process leaves it.
@@ -82,11 +83,11 @@ class HostProcess final : public RefCounted {
     static Result<RefPtr<HostProcess>> fork(HostThread& thread);
     /// A parked thread: a spare one or a new one. Made by the spawner, with a listener of its own,
     /// where there is a spawner, else by `caller` (in an EVENT, receiver as for fork), sharing its.
-    Result<HostThread*> acquire_thread(HostThread& caller);
-    /// The only thread of a process just spawned or forked.
-    HostThread* first_thread();
+    Result<RefPtr<HostThread>> acquire_thread(HostThread& caller);
+    /// A parked thread of a process just spawned or forked; null when there is none.
+    RefPtr<HostThread> take_parked();
     /// Gives up a thread that sits in an unanswered EVENT.
-    void park(HostThread* thread);
+    void park(RefPtr<HostThread> thread);
 
     void kill();
     bool dead() const { return dead_.load(std::memory_order_acquire); }
@@ -120,12 +121,11 @@ class HostProcess final : public RefCounted {
     static void register_process(RefPtr<HostProcess> process);
     Result<RefPtr<HostProcess>> fork_zygote();
     Result<RefPtr<HostProcess>> make_clean();
-    Result<HostThread*> order_thread();
+    Result<RefPtr<HostThread>> order_thread();
     Result<CloneResult> run_clone(HostThread& thread, const Order& order);
     Result<OrdersResult> check_orders(HostThread& thread, std::span<const Order> orders);
     volatile AreaHeader& header() const;
     Result<int> take_slot();
-    HostThread* adopt(std::unique_ptr<HostThread> thread);
 
     const pid_t pid_;
     const ScopedFd pidfd_;
@@ -137,8 +137,7 @@ class HostProcess final : public RefCounted {
 
     mutable Mutex<LockRank::kPlatform> mu_;
     std::bitset<MOAT_MAX_THREADS> used_slots_ GUARDED_BY(mu_);
-    std::vector<std::unique_ptr<HostThread>> threads_ GUARDED_BY(mu_);
-    std::vector<HostThread*> parked_ GUARDED_BY(mu_);
+    std::vector<RefPtr<HostThread>> parked_ GUARDED_BY(mu_);  // a cycle that death cuts
     uint32_t sequence_ = 0;  // spawner_mu_
     std::mutex spawner_mu_;  // one order to the spawner at a time; held while it answers
 };

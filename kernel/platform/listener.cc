@@ -92,11 +92,12 @@ void Listener::remove(HostThread* thread) {
     std::erase(threads_, thread);
 }
 
-HostThread* Listener::find(pid_t tid) const {
+RefPtr<HostThread> Listener::find(pid_t tid) const {
     MutexLock lock(mu_);
     for (HostThread* thread : threads_) {
-        if (thread->tid() == tid) {
-            return thread;
+        // One whose last reference is just going waits for our lock in its destructor.
+        if (thread->tid() == tid && thread->try_ref()) {
+            return RefPtr<HostThread>::adopt(thread);
         }
     }
     return nullptr;

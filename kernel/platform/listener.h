@@ -50,7 +50,7 @@ class Listener final : public RefCounted {
     void add(HostThread* thread);
     void remove(HostThread* thread);
     /// The thread with that host tid, or null.
-    HostThread* find(pid_t tid) const;
+    RefPtr<HostThread> find(pid_t tid) const;
     size_t thread_count() const;
     int fd() const { return fd_.get(); }
 

@@ -173,10 +173,12 @@ Result<RefPtr<HostProcess>> HostProcess::fork_zygote() {
 
 Result<RefPtr<HostProcess>> HostProcess::make_clean() {
     auto process = TRY(fork_zygote());
-    if (const auto thread = process->order_thread(); !thread.ok()) {
+    auto thread = process->order_thread();
+    if (!thread.ok()) {
         process->kill();
         return thread.error();
     }
+    process->park(std::move(thread).value());
     return process;
 }
 

@@ -24,6 +24,7 @@
 #include "kernel/syscalls/handlers_io.h"
 #include "kernel/syscalls/handlers_misc.h"
 #include "kernel/task/signal.h"
+#include "kernel/syscalls/handlers_task.h"
 
 namespace moat::kernel {
 

@@ -109,6 +109,9 @@ class Task final : public Waiter {
     /// that needs it returns kNeedStub when it is false and is called again.
     bool in_stub() const { return in_stub_; }
     arch::Registers& registers() { return registers_; }
+    /// Its host thread, for injected calls (in the stub); afterwards moved_on() notes the new event.
+    platform::HostThread& thread() { return *thread_; }
+    void moved_on() { notification_ = thread_->event_id; }
 
     // Signals
     /// A signal that is not blocked is pending, or the task has to stop or die.
@@ -121,6 +124,11 @@ class Task final : public Waiter {
     bool take_pending(uint64_t wanted, SignalInfo& info);
     uint64_t pending_set();      ///< its own and its group's
     uint64_t own_pending_set();
+    uint64_t clear_child_tid() const { return clear_child_tid_; }
+    int32_t parent_death_signal() const { return parent_death_signal_.load(); }
+    void set_parent_death_signal(int32_t signal) { parent_death_signal_.store(signal); }
+    bool dumpable() const { return dumpable_.load(); }
+    void set_dumpable(bool dumpable) { dumpable_.store(dumpable); }
     void set_clear_child_tid(uint64_t address) { clear_child_tid_ = address; }
     uint64_t robust_list() const { return robust_list_; }
     void set_robust_list(uint64_t address) { robust_list_ = address; }

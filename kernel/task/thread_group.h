@@ -3,7 +3,9 @@
 #include <sys/resource.h>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <string>
 #include <vector>
@@ -53,81 +55,114 @@ class ThreadGroup final : public RefCounted {
     rlimit limit(int resource) const;
     void set_limit(int resource, rlimit limit);
 
-    std::string executable_name() const;
+    /// CPU time used so far by its host process, in nanoseconds; kept when it has ended.
+    uint64_t cpu_ns() const;
+    uint64_t children_cpu_ns() const { return children_cpu_ns_; }
+    /// Told when a signal was queued for it or one of its threads: signalfd, rt_sigtimedwait.
+    WaitQueue& signal_events() { return signal_events_; }
+    WaitQueue& exited() { return exited_; }
+    uint64_t pending_set() const;
+
+    // task_signals.cc
+    SignalAction action(int signal) const;
+    SignalAction set_action(int signal, const SignalAction& action);
+    void reset_actions();
+    /// `task` has to end: the group ends, or another thread execs.
+    bool is_exiting_for(const Task& task) const;
+    /// Marks the group as ending; the first status stays. Its tasks are the caller's to poke.
+    void begin_exit(int status);
 
   private:
     friend class Task;
-    friend class TaskTable;
     friend class TaskRunner;
     friend class TaskLife;
     friend class SignalControl;
     friend class PidNamespace;
+    friend class TaskTable;
 
     int32_t pid_ = 0;                        // immutable once the group is public
-    Container* container_ = nullptr;         // immutable
-    ThreadGroup* parent_ = nullptr;
+    Container* container_ = nullptr;         // immutable; outlives its processes
+
+    // The task table's lock
+    ThreadGroup* parent_ = nullptr;          // null: a container's init or an exec'ed process
     std::list<RefPtr<ThreadGroup>> children_;
     std::vector<RefPtr<Task>> tasks_;
     RefPtr<ProcessGroup> process_group_;
-    std::atomic<State> state_{State::kRunning};
     int exit_signal_ = SIGCHLD;
     int wait_status_ = 0;                    // as wait4(2) stores it
     bool has_execed_ = false;                // setpgid(2): EACCES on a child that has
     bool is_subreaper_ = false;
-    bool vfork_pending_ = false;             // the parent sleeps until exec or exit
+    std::function<void(int wait_status)> on_exit_;  // instead of a parent; called without locks
+    uint64_t cpu_ns_ = 0;                    // of ended threads and, for a zombie, all of it
+    uint64_t children_cpu_ns_ = 0;
+
+    std::atomic<State> state_{State::kRunning};
+    std::atomic<bool> vfork_pending_{false};  // the parent sleeps until exec or exit
     WaitQueue vfork_done_;
     WaitQueue child_events_;                 // wait4(2) of this group sleeps here
+    WaitQueue thread_exits_;                 // execve(2) waits here for the other threads
+    WaitQueue exited_;                       // EPOLLIN once it is a zombie: pidfds
 
     mutable Mutex<LockRank::kSignal> signal_mu_;
     RefPtr<SignalActions> actions_ GUARDED_BY(signal_mu_);
     PendingSignals pending_ GUARDED_BY(signal_mu_);
-    bool stop_reported_ GUARDED_BY(signal_mu_) = false;
-    int stop_signal_ GUARDED_BY(signal_mu_) = 0;
-    bool continued_ GUARDED_BY(signal_mu_) = false;
-    bool group_exit_ GUARDED_BY(signal_mu_) = false;
+    bool stopping_ GUARDED_BY(signal_mu_) = false;      // tasks hold in return_to_guest
+    int stop_report_ GUARDED_BY(signal_mu_) = 0;        // signal wait4(WUNTRACED) has yet to tell
+    bool continue_report_ GUARDED_BY(signal_mu_) = false;
+    std::atomic<bool> group_exit_{false};    // set under the signal lock, read without it
     int group_exit_status_ GUARDED_BY(signal_mu_) = 0;
-    Task* exec_task_ GUARDED_BY(signal_mu_) = nullptr;
+    std::atomic<Task*> exec_task_{nullptr};  // all others have to end; as group_exit_
+    WaitQueue signal_events_;                // signalfd and sigtimedwait look again
 
     mutable Mutex<LockRank::kTask> limits_mu_;
     std::array<rlimit, RLIM_NLIMITS> limits_ GUARDED_BY(limits_mu_);
-
-    uint64_t children_cpu_ns_ = 0;
 };
 
 /// setpgid(2); a job of a shell.
 class ProcessGroup final : public RefCounted {
   public:
-    ProcessGroup(int32_t id, RefPtr<Session> session);
+    ProcessGroup(PidNamespace& pids, int32_t id, RefPtr<Session> session);
     ~ProcessGroup() override;
     int32_t id() const { return id_; }
     Session& session() const { return *session_; }
 
   private:
     friend class TaskTable;
+    friend class TaskLife;
+    friend class PidNamespace;
+    void last_unref() override;
     int32_t id_;
-    RefPtr<Session> session_;
+    RefPtr<Session> session_;  // a reference: a session lives as long as a group of it
+    PidNamespace* pids_;
     std::vector<ThreadGroup*> members_;  // task table's lock
 };
 
 /// setsid(2). The terminal's lock guards which terminal it has (tty.h).
 class Session final : public RefCounted {
   public:
-    explicit Session(int32_t id) : id_(id) {}
+    Session(PidNamespace& pids, int32_t id);
     ~Session() override;
     int32_t id() const { return id_; }
 
   private:
     friend class TaskTable;
-    friend class Tty;
+    friend class PidNamespace;
+    void last_unref() override;
     int32_t id_;
+    PidNamespace* pids_;
     RefPtr<Tty> tty_;                      // task table's lock
     RefPtr<ProcessGroup> foreground_;      // task table's lock; null: none
 };
 
+/// Takes a pending signal in `wanted` of the task or its group, as signalfd(2) does. False: none.
+bool take_signal(Task& task, uint64_t wanted, SignalInfo& info);
+/// Pending signals of the task and its group, blocked ones too.
+uint64_t pending_signals(Task& task);
+
 // ---------------------------------------------------------------- signals from the kernel's parts
 // All of these take the locks they need; none may be held but those of a lower rank than kTaskTable.
 
-/// Sends to one thread.
+/// Sends to one thread. 0 is a signal that only asks whether there is somebody.
 Status send_signal(Task& target, const SignalInfo& info);
 /// Sends to a process: any thread that does not block it.
 Status send_signal(ThreadGroup& target, const SignalInfo& info);

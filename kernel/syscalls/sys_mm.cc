@@ -1,0 +1,237 @@
+// Address space calls. The host's VMAs are the truth: calls whose arguments are numbers are checked
+// against the stub's area and then executed by the host kernel itself; those that name a file, and
+// growth of the heap, are made as orders.
+
+#include <linux/membarrier.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "kernel/fs/dentry.h"
+#include "kernel/fs/mount.h"
+#include "kernel/mm/address_space.h"
+#include "kernel/syscalls/handlers.h"
+#include "kernel/syscalls/syscall.h"
+
+namespace moat::kernel {
+
+namespace {
+
+constexpr int kTypeMask = MAP_TYPE;  // MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE
+constexpr uint64_t kUserEnd = 0x7ffffffff000;
+/// The heap grows by at least this much at once, so that most brk calls only move a number.
+constexpr uint64_t kBrkStep = 256 << 10;
+constexpr uint64_t kLargestBrk = uint64_t{1} << 40;
+
+int64_t run_one(Task& task, const platform::Order& order) {
+    const auto result = task.thread().run_orders(std::span(&order, 1));
+    task.moved_on();
+    return result.ok() ? *result : -ESRCH;
+}
+
+Result<int64_t> to_result(int64_t value) {
+    if (value < 0 && value >= -4095) {
+        return Errno(static_cast<int>(-value));
+    }
+    return value;
+}
+
+}  // namespace
+
+Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protection, int flags, Fd fd,
+                         uint64_t offset) {
+    if (size == 0 || (offset & (kPageSize - 1)) != 0) {
+        return Errno(EINVAL);
+    }
+    const bool fixed = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
+    if (fixed) {
+        if (!is_clear_of_stub(address, size)) {
+            return Errno((flags & MAP_FIXED_NOREPLACE) != 0 ? EEXIST : ENOMEM);
+        }
+    } else if (!is_clear_of_stub(address, size)) {
+        return Errno(ENOMEM);  // a hint into our area: the host would only skip what is mapped
+    }
+    if ((flags & MAP_HUGETLB) != 0) {
+        return unsupported("mmap MAP_HUGETLB", ENOMEM);
+    }
+    if ((flags & MAP_GROWSDOWN) != 0) {
+        return unsupported("mmap MAP_GROWSDOWN", EOPNOTSUPP);
+    }
+    const int type = flags & kTypeMask;
+    if (type != MAP_SHARED && type != MAP_PRIVATE && type != MAP_SHARED_VALIDATE) {
+        return Errno(EINVAL);
+    }
+    if ((flags & MAP_ANONYMOUS) != 0) {
+        if ((flags & MAP_LOCKED) == 0 && static_cast<int32_t>(to_integer(fd)) == -1) {
+            return kContinueOnHost;
+        }
+        // The same without what the host must not see.
+        if (!task.in_stub()) {
+            return kNeedStub;
+        }
+        return to_result(run_one(
+            task, {SYS_mmap,
+                   {address, size, static_cast<uint64_t>(protection),
+                    static_cast<uint64_t>(flags & ~MAP_LOCKED), ~uint64_t{0}, 0}}));
+    }
+
+    const RefPtr<File> file = TRY(task.fds().get(fd));
+    const bool shared = type != MAP_PRIVATE;
+    if (!file->readable()) {
+        return Errno(EACCES);
+    }
+    if (shared && (protection & PROT_WRITE) != 0 && !file->writable()) {
+        return Errno(EACCES);
+    }
+    if ((protection & PROT_EXEC) != 0 && file->path().mount() != nullptr &&
+        file->path().mount()->no_exec()) {
+        return Errno(EPERM);
+    }
+    const MapSource source = TRY(file->map_source(task, protection, shared));
+    if (shared && (protection & PROT_WRITE) != 0 && !source.may_write_shared) {
+        return Errno(EACCES);
+    }
+    if (!task.in_stub()) {
+        return kNeedStub;
+    }
+    int host_flags = flags & ~MAP_LOCKED;
+    platform::Order order{SYS_mmap,
+                          {address, size, static_cast<uint64_t>(protection), 0,
+                           static_cast<uint64_t>(MOAT_LEND_FD),
+                           offset + static_cast<uint64_t>(source.offset_shift)}};
+    if (source.anonymous) {
+        host_flags |= MAP_ANONYMOUS;  // /dev/zero, privately
+        order.arguments[4] = ~uint64_t{0};
+        order.arguments[5] = 0;
+    } else {
+        TRY(task.thread().listener().lend(task.thread().event_id, source.host_fd, MOAT_LEND_FD));
+    }
+    order.arguments[3] = static_cast<uint64_t>(host_flags);
+    // The lent number is overwritten by the next mapping's, or closed by execve with the process.
+    const auto mapped = to_result(run_one(task, order));
+    if (mapped.ok() && !source.anonymous) {
+        task.mm().note_mapped_file(source.host_fd, file);
+    }
+    return mapped;
+}
+
+Result<int64_t> sys_munmap(Task&, uint64_t address, uint64_t size) {
+    if (!is_clear_of_stub(address, size)) {
+        return Errno(EINVAL);
+    }
+    return kContinueOnHost;
+}
+
+Result<int64_t> sys_mprotect(Task&, uint64_t address, uint64_t size, int) {
+    if (!is_clear_of_stub(address, size)) {
+        return Errno(ENOMEM);
+    }
+    return kContinueOnHost;
+}
+
+Result<int64_t> sys_mremap(Task&, uint64_t old_address, uint64_t old_size, uint64_t new_size,
+                           uint64_t flags, uint64_t new_address) {
+    if (!is_clear_of_stub(old_address, old_size) || !is_clear_of_stub(old_address, new_size)) {
+        return Errno(EFAULT);
+    }
+    if ((flags & MREMAP_FIXED) != 0 && !is_clear_of_stub(new_address, new_size)) {
+        return Errno(EINVAL);
+    }
+    return kContinueOnHost;
+}
+
+Result<int64_t> sys_madvise(Task&, uint64_t address, uint64_t size, int advice) {
+    // What changes only the caller's own pages. The rest (HWPOISON, REMOVE, MERGEABLE, ...) has
+    // effects beyond them, or reads the stub's.
+    static constexpr int kAllowed[] = {
+        MADV_NORMAL,   MADV_RANDOM,     MADV_SEQUENTIAL,    MADV_WILLNEED,       MADV_DONTNEED,
+        MADV_FREE,     MADV_DONTFORK,   MADV_DOFORK,        MADV_HUGEPAGE,       MADV_NOHUGEPAGE,
+        MADV_DONTDUMP, MADV_DODUMP,     MADV_WIPEONFORK,    MADV_KEEPONFORK,     MADV_COLD,
+        MADV_PAGEOUT,  MADV_POPULATE_READ, MADV_POPULATE_WRITE};
+    if (std::find(std::begin(kAllowed), std::end(kAllowed), advice) == std::end(kAllowed)) {
+        return advice == MADV_REMOVE ? unsupported("madvise MADV_REMOVE", EINVAL) : Errno(EINVAL);
+    }
+    if (!is_clear_of_stub(address, size)) {
+        return Errno(ENOMEM);
+    }
+    return kContinueOnHost;
+}
+
+Result<int64_t> sys_msync(Task&, uint64_t address, uint64_t size, int) {
+    if (!is_clear_of_stub(address, size)) {
+        return Errno(ENOMEM);
+    }
+    return kContinueOnHost;
+}
+
+Result<int64_t> sys_mincore(Task& task, uint64_t address, uint64_t size, UserPtr<uint8_t> vector) {
+    if ((address & (kPageSize - 1)) != 0) {
+        return Errno(EINVAL);
+    }
+    if (!is_clear_of_stub(address, size)) {
+        return Errno(ENOMEM);
+    }
+    // The host would write through a pointer; what is mapped is resident as far as guests can tell.
+    const uint64_t pages = page_up(size) / kPageSize;
+    const std::vector<uint8_t> resident(std::min<uint64_t>(pages, 4096), 1);
+    for (uint64_t done = 0; done < pages; done += resident.size()) {
+        const size_t n = std::min<uint64_t>(resident.size(), pages - done);
+        TRY(task.copy_out_bytes(vector.address() + done, resident.data(), n));
+    }
+    return 0;
+}
+
+// Guests' memory is not locked: the node's memory is the host's to manage.
+Status sys_mlock(Task&, uint64_t, uint64_t) { return {}; }
+Status sys_mlock2(Task&, uint64_t, uint64_t, uint32_t) { return {}; }
+Status sys_munlock(Task&, uint64_t, uint64_t) { return {}; }
+Status sys_mlockall(Task&, int) { return {}; }
+Status sys_munlockall(Task&) { return {}; }
+
+Result<int64_t> sys_brk(Task& task, uint64_t wanted) {
+    uint64_t start, current, mapped_end;
+    task.mm().brk_state(start, current, mapped_end);
+    if (wanted < start || wanted - start > kLargestBrk || wanted >= kUserEnd) {
+        return static_cast<int64_t>(current);
+    }
+    if (wanted - start > task.rlimit(RLIMIT_DATA)) {
+        return static_cast<int64_t>(current);
+    }
+    const uint64_t needed = page_up(wanted);
+    if (wanted >= current && needed <= mapped_end) {
+        task.mm().set_brk(wanted, mapped_end);
+        return static_cast<int64_t>(wanted);
+    }
+    if (!task.in_stub()) {
+        return kNeedStub;
+    }
+    if (needed > mapped_end) {
+        const uint64_t end = std::max(needed, mapped_end + kBrkStep);
+        for (const uint64_t target : {end, needed}) {
+            const int64_t result = run_one(
+                task, {SYS_mmap,
+                       {mapped_end, target - mapped_end, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~uint64_t{0}, 0}});
+            if (result == static_cast<int64_t>(mapped_end)) {
+                task.mm().set_brk(wanted, target);
+                return static_cast<int64_t>(wanted);
+            }
+        }
+        return static_cast<int64_t>(current);
+    }
+    // Shrinking gives the pages back: they must read as zero when the heap grows again.
+    if (needed < mapped_end) {
+        run_one(task, {SYS_munmap, {needed, mapped_end - needed}});
+    }
+    task.mm().set_brk(wanted, needed);
+    return static_cast<int64_t>(wanted);
+}
+
+Status sys_membarrier(Task&, int command, uint32_t, int) {
+    // No command is offered, as with nohz_full: liburcu and others fall back to plain barriers.
+    return command == MEMBARRIER_CMD_QUERY ? Status() : Status(Errno(EINVAL));
+}
+
+}  // namespace moat::kernel

@@ -1,0 +1,229 @@
+// clone(2), fork(2), vfork(2).
+
+#include <linux/sched.h>
+
+#include "kernel/base/cleanup.h"
+#include "kernel/mm/address_space.h"
+#include "kernel/syscalls/syscall.h"
+#include "kernel/task/task_life.h"
+#include "kernel/task/task_run.h"
+#include "kernel/task/task_signals.h"
+#include "kernel/task/task_table.h"
+
+namespace moat::kernel {
+
+namespace {
+
+constexpr uint64_t kNamespaceFlags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |
+                                     CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP;
+
+/// Has the new thread's stub copy the caller's FPU state to its own signal stack; both lie in one
+/// address space. Returns where it is then; 0: the thread starts with a clean FPU.
+Result<uint64_t> inherit_fpu(platform::HostThread& from, platform::HostThread& to,
+                             uint64_t fpstate) {
+    const uint64_t top = platform::signal_stack_top(from.slot_index());
+    if (fpstate < top - MOAT_FIRST_FRAME + 0x1000 || fpstate >= top) {
+        return 0;
+    }
+    const uint64_t size = top - fpstate;
+    const uint64_t target = platform::signal_stack_top(to.slot_index()) - size;
+    const platform::Order copy{MOAT_COPY, {target, fpstate, size}};
+    TRY(to.run_orders(std::span(&copy, 1)));
+    return target;
+}
+
+}  // namespace
+
+RefPtr<Task> TaskLife::make_task(RefPtr<ThreadGroup> group, Task& parent, int32_t tid) {
+    auto task = make_ref<Task>(std::move(group), tid);
+    task->set_name(parent.name());
+    task->credentials_ = parent.credentials();
+    task->signal_mask_.store(parent.signal_mask());
+    task->personality_.store(parent.personality());
+    task->dumpable_.store(parent.dumpable_.load());
+    return task;
+}
+
+Result<int64_t> TaskLife::clone(Task& task, const CloneArguments& arguments) {
+    const uint64_t flags = arguments.flags;
+    // kernel/fork.c:copy_process
+    if ((flags & CLONE_THREAD) != 0 && (flags & CLONE_SIGHAND) == 0) {
+        return Errno(EINVAL);
+    }
+    if ((flags & CLONE_SIGHAND) != 0 && (flags & CLONE_VM) == 0) {
+        return Errno(EINVAL);
+    }
+    if ((flags & (CLONE_NEWNS | CLONE_FS)) == (CLONE_NEWNS | CLONE_FS)) {
+        return Errno(EINVAL);
+    }
+    if ((flags & kNamespaceFlags) != 0) {
+        return unsupported("clone with new namespaces", EPERM);
+    }
+    if ((flags & CLONE_PIDFD) != 0) {
+        return unsupported("clone CLONE_PIDFD", EINVAL);
+    }
+    if (!task.in_stub()) {
+        return kNeedStub;
+    }
+    return (flags & CLONE_THREAD) != 0 ? clone_thread(task, arguments)
+                                       : clone_process(task, arguments);
+}
+
+Result<int64_t> TaskLife::clone_thread(Task& task, const CloneArguments& arguments) {
+    Container& container = task.container();
+    TRY(container.charge_task());
+    auto uncharge = Cleanup([&] { container.release_task(); });
+    const RefPtr<platform::HostThread> thread =
+        TRY(task.mm().process().acquire_thread(*task.thread_));
+    auto give_back = Cleanup([&] { task.mm().process().park(thread); });
+    task.notification_ = task.thread_->event_id;  // an injected clone moves it on
+
+    RefPtr<ThreadGroup> group(&task.group());
+    RefPtr<Task> child;
+    {
+        child = make_task(group, task, 0);
+        child->set_mm(task.mm_ref());
+        child->set_fds((arguments.flags & CLONE_FILES) != 0 ? task.fds_ref() : task.fds().clone());
+        child->set_fs((arguments.flags & CLONE_FS) != 0 ? task.fs_ref() : task.fs().clone());
+        MutexLock lock(task_table_mutex());
+        if (group->group_exit_) {
+            return Errno(EAGAIN);
+        }
+        PidNamespace& pids = group->pid_namespace();
+        child->tid_.store(pids.take_number_locked());
+        pids.tasks_[child->tid()] = child.get();
+        group->tasks_.push_back(child);
+    }
+    uncharge.release();
+    give_back.release();
+    const int32_t tid = child->tid();
+    child->fpstate_ = inherit_fpu(*task.thread_, *thread, task.fpstate_).value_or(0);
+    child->registers_ = task.registers_;
+    child->registers_.rax = 0;
+    if (arguments.stack != 0) {
+        child->registers_.rsp = arguments.stack;
+    }
+    if ((arguments.flags & CLONE_SETTLS) != 0) {
+        child->registers_.fs_base = arguments.tls;
+    }
+    if ((arguments.flags & CLONE_CHILD_CLEARTID) != 0) {
+        child->clear_child_tid_ = to_integer(arguments.child_tid.address());
+    }
+    if ((arguments.flags & CLONE_PARENT_SETTID) != 0) {
+        (void)task.copy_out(arguments.parent_tid, tid);
+    }
+    if ((arguments.flags & CLONE_CHILD_SETTID) != 0) {
+        (void)task.copy_out(arguments.child_tid, tid);
+    }
+    child->set_thread(thread);
+    const bool own_listener = &thread->listener() != &task.thread_->listener();
+    TaskRunner::start(*child);
+    if (own_listener) {
+        attach_worker(thread->listener_ref(), LeavingOwn::kNo);
+    }
+    return tid;
+}
+
+Result<int64_t> TaskLife::clone_process(Task& task, const CloneArguments& arguments) {
+    const uint64_t flags = arguments.flags;
+    ThreadGroup& parent = task.group();
+    Container& container = task.container();
+    TRY(container.charge_task());
+    auto uncharge = Cleanup([&] { container.release_task(); });
+
+    auto group = make_ref<ThreadGroup>();
+    group->container_ = &container;
+    group->exit_signal_ = arguments.exit_signal;
+    {
+        MutexLock lock(parent.signal_mu_);
+        auto actions = make_ref<SignalActions>();
+        actions->actions = parent.actions_->actions;
+        if ((flags & CLONE_SIGHAND) != 0) {
+            actions = parent.actions_;
+        }
+        group->actions_ = std::move(actions);
+    }
+    {
+        MutexLock lock(parent.limits_mu_);
+        group->limits_ = parent.limits_;
+    }
+    const RefPtr<Task> child = make_task(group, task, 0);
+    child->set_fds((flags & CLONE_FILES) != 0 ? task.fds_ref() : task.fds().clone());
+    child->set_fs((flags & CLONE_FS) != 0 ? task.fs_ref() : task.fs().clone());
+    child->registers_ = task.registers_;
+    child->registers_.rax = 0;
+    if (arguments.stack != 0) {
+        child->registers_.rsp = arguments.stack;
+    }
+    if ((flags & CLONE_SETTLS) != 0) {
+        child->registers_.fs_base = arguments.tls;
+    }
+    if ((flags & CLONE_CHILD_CLEARTID) != 0) {
+        child->clear_child_tid_ = to_integer(arguments.child_tid.address());
+    }
+
+    RefPtr<platform::HostThread> thread;
+    if ((flags & CLONE_VM) != 0) {
+        // vfork and posix_spawn: a guest process in the same host process, until it execs.
+        thread = TRY(task.mm().process().acquire_thread(*task.thread_));
+        child->fpstate_ = inherit_fpu(*task.thread_, *thread, task.fpstate_).value_or(0);
+        child->set_mm(task.mm_ref());
+    } else {
+        const auto process = TRY(platform::HostProcess::fork(*task.thread_));
+        thread = process->take_parked();
+        CHECK(thread);
+        child->fpstate_ = task.fpstate_;  // the signal stack was copied
+        child->alternate_stack_ = task.alternate_stack_;
+        auto mm = make_ref<AddressSpace>(process);
+        mm->copy_layout_from(task.mm());
+        child->set_mm(std::move(mm));
+    }
+    task.notification_ = task.thread_->event_id;
+    child->mm().add_user(*group);
+    child->set_thread(thread);
+
+    {
+        MutexLock lock(task_table_mutex());
+        PidNamespace& pids = parent.pid_namespace();
+        const int32_t pid = pids.take_number_locked();
+        child->tid_.store(pid);
+        group->pid_ = pid;
+        group->tasks_.push_back(child);
+        ThreadGroup* real_parent =
+            (flags & CLONE_PARENT) != 0 && parent.parent_ != nullptr ? parent.parent_ : &parent;
+        group->parent_ = real_parent;
+        real_parent->children_.push_back(group);
+        TaskTable::join_process_group_locked(*group, parent.process_group_);
+        pids.tasks_[pid] = child.get();
+        pids.groups_[pid] = group.get();
+    }
+    uncharge.release();
+    const int32_t pid = group->pid();
+    group->vfork_pending_.store((flags & CLONE_VFORK) != 0);
+    if ((flags & CLONE_PARENT_SETTID) != 0) {
+        (void)task.copy_out(arguments.parent_tid, pid);
+    }
+    if ((flags & CLONE_CHILD_SETTID) != 0) {
+        (void)child->copy_out(arguments.child_tid, pid);
+    }
+    const bool own_listener = &thread->listener() != &task.thread_->listener();
+    TaskRunner::start(*child);
+    if (own_listener) {
+        attach_worker(thread->listener_ref(), LeavingOwn::kNo);
+    }
+    if ((flags & CLONE_VFORK) == 0) {
+        return pid;
+    }
+    // Until the child execs or exits; only the parent's own end comes before (Linux:
+    // wait_for_vfork_done is killable).
+    return block(task, {{&group->vfork_done_, EPOLLIN}}, Deadline::never(),
+                 [group, pid](Task& parent_task, Wake wake) -> Result<int64_t> {
+                     if (!group->vfork_pending_.load() ||
+                         (wake == Wake::kInterrupted && group_is_exiting(parent_task))) {
+                         return pid;
+                     }
+                     return kBlocked;
+                 });
+}
+
+}  // namespace moat::kernel
