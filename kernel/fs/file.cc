@@ -1,16 +1,21 @@
 #include "kernel/fs/file.h"
 
 #include <fcntl.h>
+#include <sys/inotify.h>
 
 #include "kernel/fs/dentry.h"
 #include "kernel/fs/inode.h"
 #include "kernel/fs/inode_extras.h"
+#include "kernel/fs/inotify/inotify.h"
 #include "kernel/fs/vfs.h"
 #include "kernel/task/task.h"
 
 namespace moat::kernel {
 
 File::~File() {
+    if (inotify_watch_count.load(std::memory_order_relaxed) != 0 && path_ && !is_path_only()) {
+        notify_file(path_, writable() ? IN_CLOSE_WRITE : IN_CLOSE_NOWRITE);
+    }
     if (locked_.load(std::memory_order_relaxed) && path_) {
         if (InodeExtras* extras = path_.dentry()->inode()->extras_if_any()) {
             extras->locks().release_owner(this);

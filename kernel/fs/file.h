@@ -32,6 +32,7 @@ class DirectorySink {
 struct MapSource {
     int host_fd = -1;         ///< borrowed from the file
     int64_t offset_shift = 0; ///< host offset = file offset + shift
+    bool anonymous = false;   ///< /dev/zero: memory of nobody, no descriptor
     bool may_write_shared = false;  ///< the descriptor allows MAP_SHARED with PROT_WRITE
 };
 
@@ -94,6 +95,9 @@ class File : public RefCounted {
     /// from `skip` on. EAGAIN: nothing there and writers are left; 0: end of file. EINVAL by default:
     /// not a pipe.
     virtual Result<size_t> peek(Task& task, void* destination, size_t size, size_t skip);
+    /// SO_RCVTIMEO, SO_SNDTIMEO: how long read(2) and write(2) wait, in nanoseconds.
+    virtual int64_t read_timeout_ns() { return INT64_MAX; }
+    virtual int64_t write_timeout_ns() { return INT64_MAX; }
     /// True: splice(2) may be used with it as the pipe of the two.
     virtual bool is_pipe() const { return false; }
     /// A directory's descriptor may be the start of a walk, and a descriptor opened with O_PATH may be

@@ -21,6 +21,7 @@
 #include "kernel/base/result.h"
 #include "kernel/fs/fd_table.h"
 #include "kernel/mm/user_ptr.h"
+#include "kernel/syscalls/handlers_fs.h"
 #include "kernel/syscalls/handlers_io.h"
 #include "kernel/syscalls/handlers_misc.h"
 #include "kernel/task/signal.h"
