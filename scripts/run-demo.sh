@@ -52,7 +52,7 @@ trap 'exit 130' INT TERM
 
 say "moatd, with no configuration file, on $socket"
 # Its own session, so that ^C in this terminal reaches this script alone and KEEP=1 outlives it.
-setsid "$build/moatd" --listen "unix://$socket" --root "$dir/lib" --state "$dir/run" >"$dir/moatd.log" 2>&1 </dev/null &
+setsid "$build/moatd" --socket "unix://$socket" --root "$dir/lib" --state "$dir/run" >"$dir/moatd.log" 2>&1 </dev/null &
 moatd_pid=$!
 cat >"$dir/crictl.yaml" <<EOF
 runtime-endpoint: unix://$socket
@@ -70,7 +70,7 @@ cat "$dir/version"
 say "an image of Debian's busybox-static, loaded from an OCI archive"
 image=moat.test/busybox:latest
 "$root/e2e/images/mkimage.py" archive busybox "$dir/busybox.tar" --ref "$image"
-"$build/moat" image load --address "unix://$socket" "$dir/busybox.tar"
+"$build/moatd" --root "$dir/lib" image load "$dir/busybox.tar"
 client images
 
 mkdir "$dir/logs"

@@ -21,8 +21,8 @@ class Crictl(harness.Case):
             out.write(f"runtime-endpoint: unix://{self.socket}\nimage-endpoint: unix://{self.socket}\ntimeout: 30s\n")
         self.log = open(os.path.join(self.directory, "log"), "wb")
         self.daemon = subprocess.Popen(
-            [os.path.join(harness.BUILD, "moatd"), "--listen", f"unix://{self.socket}", "--root", os.path.join(self.directory, "lib"),
-             "--state", os.path.join(self.directory, "run")],
+            [os.path.join(harness.BUILD, "moatd"), "--socket", f"unix://{self.socket}", "--root", os.path.join(self.directory, "lib"),
+             "--state", os.path.join(self.directory, "run"), "--cni-conf-dir", os.path.join(self.directory, "net.d")],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, start_new_session=True)
         self.addCleanup(self.stop)
         host.wait_for(lambda: self.call("version").returncode == 0, 30, lambda: self.call("version").stderr + self.daemon_log())
@@ -56,7 +56,10 @@ class Crictl(harness.Case):
         archive = os.path.join(self.directory, name + ".tar")
         subprocess.run([os.path.join(harness.IMAGES, "mkimage.py"), "archive", name, archive, "--ref", reference], check=True,
                        stdout=subprocess.DEVNULL)
-        return subprocess.run([os.path.join(harness.BUILD, "moat"), "image", "load", "--address", f"unix://{self.socket}", archive],
+        return self.load_archive(archive)
+
+    def load_archive(self, path):
+        return subprocess.run([os.path.join(harness.BUILD, "moatd"), "--root", os.path.join(self.directory, "lib"), "image", "load", path],
                               capture_output=True, text=True, timeout=60, check=False)
 
     def write(self, name, value):
@@ -145,8 +148,7 @@ class Crictl(harness.Case):
         for content in (b"", b"not a tar" * 1000, open(os.path.join(self.directory, "wrong-digest.tar"), "rb").read()[:100000]):
             with open(broken, "wb") as out:
                 out.write(content)
-            done = subprocess.run([os.path.join(harness.BUILD, "moat"), "image", "load", "--address", f"unix://{self.socket}", broken],
-                                  capture_output=True, text=True, timeout=60, check=False)
+            done = self.load_archive(broken)
             self.assertNotEqual(done.returncode, 0, content[:20])
         self.assertEqual(self.crictl("images", "-q").strip(), "")
 

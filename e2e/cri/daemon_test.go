@@ -46,7 +46,7 @@ type Daemon struct {
 	runtime internalapi.RuntimeService
 	images  internalapi.ImageManagerService
 	before  snapshot
-	pods    []string
+	extra   []string // more options of moatd
 }
 
 func startDaemon(t *testing.T) *Daemon {
@@ -56,10 +56,10 @@ func startDaemon(t *testing.T) *Daemon {
 	return startDaemonIn(t, dir)
 }
 
-// startDaemonIn runs a daemon whose files are all below dir, which it may find filled by an earlier one.
-func startDaemonIn(t *testing.T, dir string) *Daemon {
+// startDaemonIn runs a daemon whose files are all below dir, which it may find filled already.
+func startDaemonIn(t *testing.T, dir string, extra ...string) *Daemon {
 	t.Helper()
-	d := &Daemon{t: t, dir: dir, socket: filepath.Join(dir, "s"), before: takeSnapshot()}
+	d := &Daemon{t: t, dir: dir, socket: filepath.Join(dir, "s"), before: takeSnapshot(), extra: extra}
 	t.Cleanup(d.finish)
 	d.start()
 	return d
@@ -69,8 +69,9 @@ func (d *Daemon) arguments() []string {
 	if isReference() {
 		return []string{filepath.Join(referenceDir, "containerd"), "-c", d.referenceConfig()}
 	}
-	return []string{filepath.Join(buildDir, "moatd"), "--listen", "unix://" + d.socket,
-		"--root", filepath.Join(d.dir, "lib"), "--state", filepath.Join(d.dir, "run")}
+	return append([]string{filepath.Join(buildDir, "moatd"), "--socket", "unix://" + d.socket,
+		"--root", filepath.Join(d.dir, "lib"), "--state", filepath.Join(d.dir, "run"),
+		"--cni-conf-dir", filepath.Join(d.dir, "net.d"), "--registry-config-dir", filepath.Join(d.dir, "certs.d")}, d.extra...)
 }
 
 func (d *Daemon) start() {
@@ -281,4 +282,24 @@ func mkimage(t *testing.T, arguments ...string) string {
 		t.Fatalf("mkimage %v: %v: %s", arguments, err, stderr.String())
 	}
 	return strings.TrimSpace(string(out))
+}
+
+func pidsOf(name string) map[int]bool {
+	found := map[int]bool{}
+	for _, pid := range processes() {
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if strings.TrimSpace(string(comm)) == name {
+			found[pid] = true
+		}
+	}
+	return found
+}
+
+func killPid(pid int) { syscall.Kill(pid, syscall.SIGKILL) }
+
+func removeLink(t *testing.T, name string) {
+	t.Helper()
+	if out, err := exec.Command("ip", "link", "delete", name).CombinedOutput(); err != nil {
+		t.Errorf("ip link delete %s: %v: %s", name, err, out)
+	}
 }

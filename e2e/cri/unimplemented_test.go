@@ -2,9 +2,7 @@ package cri
 
 import (
 	"fmt"
-	"os"
 	"strings"
-	"syscall"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -60,16 +58,3 @@ func TestOtherMethodsSayThatTheyAreNotThere(t *testing.T) {
 		t.Errorf("only %d methods in the CRI?", seen)
 	}
 }
-
-func pidsOf(name string) map[int]bool {
-	found := map[int]bool{}
-	for _, pid := range processes() {
-		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		if strings.TrimSpace(string(comm)) == name {
-			found[pid] = true
-		}
-	}
-	return found
-}
-
-func killPid(pid int) { syscall.Kill(pid, syscall.SIGKILL) }
