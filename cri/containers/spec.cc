@@ -24,6 +24,8 @@ const std::vector<std::string> kDefaultMasked = {
     "/proc/scsi",    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware"};
 const std::vector<std::string> kDefaultReadonly = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
                                                    "/proc/sysrq-trigger"};
+/// Name of the volume hint of /dev/shm; a pod's author cannot give another of this name.
+constexpr char kShmHint[] = "shm";
 constexpr char kDefaultPath[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 template <typename Strings>
@@ -410,15 +412,19 @@ json namespaces(const SpecInput& input) {
     return list;
 }
 
-/// The pod's and the container's own annotations, under what runtimes agree on: the CRI keys by which
-/// the runtime knows a container from a sandbox, and the hint that makes /dev/shm one tmpfs per pod.
+/// The CRI keys by which the runtime knows a container from a sandbox, the hint that makes /dev/shm one
+/// tmpfs per pod, and of the authors' annotations the hints for volumes of their own. Nothing else of
+/// theirs: some of the runtime's annotations loosen the sandbox, and that is for the node's owner.
 json annotations(const SpecInput& input) {
     json all = json::object();
-    for (const auto& [key, value] : input.pod.annotations()) {
-        all[key] = value;
-    }
-    for (const auto& [key, value] : input.config.annotations()) {
-        all[key] = value;
+    for (const auto* theirs : {&input.pod.annotations(), &input.config.annotations()}) {
+        for (const auto& [key, value] : *theirs) {
+            for (const std::string prefix : {"dev.moat.spec.mount.", "dev.gvisor.spec.mount."}) {
+                if (key.rfind(prefix, 0) == 0 && key.rfind(prefix + kShmHint + ".", 0) != 0) {
+                    all[key] = value;
+                }
+            }
+        }
     }
     all["io.kubernetes.cri.container-type"] = "container";
     all["io.kubernetes.cri.sandbox-id"] = input.pod_id;
@@ -427,9 +433,10 @@ json annotations(const SpecInput& input) {
     all["io.kubernetes.cri.sandbox-uid"] = input.pod.metadata().uid();
     all["io.kubernetes.cri.container-name"] = input.config.metadata().name();
     all["io.kubernetes.cri.image-name"] = input.config.image().image();
-    all["dev.gvisor.spec.mount.shm.source"] = input.pod_directory + "/shm";
-    all["dev.gvisor.spec.mount.shm.type"] = "tmpfs";
-    all["dev.gvisor.spec.mount.shm.share"] = "pod";
+    const std::string hint = std::string("dev.moat.spec.mount.") + kShmHint;
+    all[hint + ".source"] = input.pod_directory + "/shm";
+    all[hint + ".type"] = "tmpfs";
+    all[hint + ".share"] = "pod";
     return all;
 }
 

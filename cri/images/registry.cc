@@ -2,10 +2,10 @@
 
 #include <fcntl.h>
 #include <httplib.h>
-#include <openssl/evp.h>
 
 #include <nlohmann/json.hpp>
 
+#include "cri/base/base64.h"
 #include "cri/base/files.h"
 #include "cri/base/sha256.h"
 
@@ -109,13 +109,7 @@ RegistryClient::RegistryClient(RegistryEndpoint endpoint, Reference reference, R
 RegistryClient::~RegistryClient() = default;
 
 std::string RegistryClient::basic() const {
-    const std::string plain = auth_.username + ":" + auth_.password;
-    std::string encoded(4 * ((plain.size() + 2) / 3) + 1, '\0');
-    const int length = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(encoded.data()),
-                                       reinterpret_cast<const unsigned char*>(plain.data()),
-                                       static_cast<int>(plain.size()));
-    encoded.resize(static_cast<size_t>(length));
-    return "Basic " + encoded;
+    return "Basic " + base64_encode(auth_.username + ":" + auth_.password);
 }
 
 Result<RegistryClient::Answer> RegistryClient::get_once(const std::string& url, const std::string& accept,

@@ -130,7 +130,6 @@ Status PodManager::create(Pod& pod) {
     sandbox.cgroup_parent = config.linux().cgroup_parent();
     sandbox.resources = to_resources(config.linux().resources());
     sandbox.sysctls = {config.linux().sysctls().begin(), config.linux().sysctls().end()};
-    sandbox.annotations = {config.annotations().begin(), config.annotations().end()};
     sandbox.annotations["io.kubernetes.cri.container-type"] = "sandbox";
     sandbox.annotations["io.kubernetes.cri.sandbox-id"] = pod.id;
     sandbox.annotations["io.kubernetes.cri.sandbox-name"] = record.name;

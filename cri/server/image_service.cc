@@ -1,0 +1,139 @@
+#include "cri/server/image_service.h"
+
+#include <fcntl.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cri/base/base64.h"
+#include "cri/images/tree.h"
+#include "cri/server/convert.h"
+#include "cri/server/node.h"
+
+namespace moat::cri {
+
+namespace {
+
+/// The `auth` of a Docker configuration file: base64 of "user:password".
+Result<RegistryAuth> registry_auth(const api::AuthConfig& config) {
+    RegistryAuth auth;
+    auth.username = config.username();
+    auth.password = config.password();
+    auth.registry_token = config.registry_token();
+    if (!config.identity_token().empty()) {
+        return not_supported("auth.identity_token: not built yet");
+    }
+    if (!config.auth().empty() && auth.username.empty()) {
+        const auto plain = base64_decode(config.auth());
+        const size_t colon = plain.ok() ? plain->find(':') : std::string::npos;
+        if (colon == std::string::npos) {
+            return invalid_argument("auth.auth: not base64 of user:password");
+        }
+        auth.username = plain->substr(0, colon);
+        auth.password = plain->substr(colon + 1);
+    }
+    return auth;
+}
+
+}  // namespace
+
+::grpc::Status ImageService::ListImages(::grpc::ServerContext*, const api::ListImagesRequest* request,
+                                        api::ListImagesResponse* response) {
+    const std::string& name = request->filter().image().image();
+    if (!name.empty()) {
+        const auto image = node_.images->find(name);
+        if (!image.ok()) {
+            return to_grpc(image.error());
+        }
+        if (*image) {
+            fill(*response->add_images(), **image);
+        }
+        return ::grpc::Status::OK;
+    }
+    const auto images = node_.images->list();
+    if (!images.ok()) {
+        return to_grpc(images.error());
+    }
+    for (const ImageRecord& image : *images) {
+        fill(*response->add_images(), image);
+    }
+    return ::grpc::Status::OK;
+}
+
+::grpc::Status ImageService::ImageStatus(::grpc::ServerContext*, const api::ImageStatusRequest* request,
+                                         api::ImageStatusResponse* response) {
+    if (request->image().image().empty()) {
+        return to_grpc(invalid_argument("image.image: missing"));
+    }
+    const auto image = node_.images->find(request->image().image());
+    if (!image.ok()) {
+        return to_grpc(image.error());
+    }
+    if (!*image) {
+        return ::grpc::Status::OK;  // the CRI's word for "not here" is an answer without an image
+    }
+    fill(*response->mutable_image(), **image);
+    if (request->verbose()) {
+        (*response->mutable_info())["info"] =
+            nlohmann::json{{"chainID", (*image)->chain_id},
+                           {"imageSpec", nlohmann::json::parse((*image)->config, nullptr, false)}}
+                .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    }
+    return ::grpc::Status::OK;
+}
+
+::grpc::Status ImageService::PullImage(::grpc::ServerContext* context, const api::PullImageRequest* request,
+                                       api::PullImageResponse* response) {
+    if (request->image().image().empty()) {
+        return to_grpc(invalid_argument("image.image: missing"));
+    }
+    const auto auth = registry_auth(request->auth());
+    if (!auth.ok()) {
+        return to_grpc(auth.error());
+    }
+    const auto id =
+        node_.puller->pull(request->image().image(), *auth, [context] { return context->IsCancelled(); });
+    if (!id.ok()) {
+        return to_grpc(id.error());
+    }
+    response->set_image_ref(*id);
+    return ::grpc::Status::OK;
+}
+
+::grpc::Status ImageService::RemoveImage(::grpc::ServerContext*, const api::RemoveImageRequest* request,
+                                         api::RemoveImageResponse*) {
+    if (request->image().image().empty()) {
+        return to_grpc(invalid_argument("image.image: missing"));
+    }
+    return to_grpc(node_.images->remove(request->image().image()));
+}
+
+::grpc::Status ImageService::ImageFsInfo(::grpc::ServerContext*, const api::ImageFsInfoRequest*,
+                                         api::ImageFsInfoResponse* response) {
+    const auto usage = node_.images->usage();
+    if (!usage.ok()) {
+        return to_grpc(usage.error());
+    }
+    auto* images = response->add_image_filesystems();
+    images->set_timestamp(now_ns());
+    images->mutable_fs_id()->set_mountpoint(node_.images->directory());
+    images->mutable_used_bytes()->set_value(usage->bytes);
+    images->mutable_inodes_used()->set_value(usage->inodes);
+    // What containers write is in the sandboxes' memory; what is on disk of them are their bundles.
+    auto* containers = response->add_container_filesystems();
+    containers->set_timestamp(now_ns());
+    containers->mutable_fs_id()->set_mountpoint(node_.settings.root + "/containers");
+    const ScopedFd directory(open((node_.settings.root + "/containers").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const auto written = tree_usage(directory.get());
+    if (written.ok()) {
+        containers->mutable_used_bytes()->set_value(written->bytes);
+        containers->mutable_inodes_used()->set_value(written->inodes);
+    }
+    return ::grpc::Status::OK;
+}
+
+::grpc::Status ImageService::StreamImages(::grpc::ServerContext*, const api::StreamImagesRequest*,
+                                          ::grpc::ServerWriter<api::StreamImagesResponse>*) {
+    return {::grpc::StatusCode::UNIMPLEMENTED, "runtime.v1.ImageService/StreamImages: not built yet"};
+}
+
+}  // namespace moat::cri

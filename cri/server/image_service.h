@@ -1,0 +1,33 @@
+#pragma once
+
+#include "api.grpc.pb.h"
+#include "cri/server/errors.h"
+
+namespace moat::cri {
+
+namespace api = ::runtime::v1;
+struct Node;
+
+/// runtime.v1.ImageService.
+class ImageService final : public api::ImageService::Service {
+  public:
+    explicit ImageService(Node& node) : node_(node) {}
+
+#define MOAT_RPC(Name)                                                                      \
+    ::grpc::Status Name(::grpc::ServerContext* context, const api::Name##Request* request, \
+                        api::Name##Response* response) override
+    MOAT_RPC(ListImages);
+    MOAT_RPC(ImageStatus);
+    MOAT_RPC(PullImage);
+    MOAT_RPC(RemoveImage);
+    MOAT_RPC(ImageFsInfo);
+#undef MOAT_RPC
+    /// Not built: says so.
+    ::grpc::Status StreamImages(::grpc::ServerContext* context, const api::StreamImagesRequest* request,
+                                ::grpc::ServerWriter<api::StreamImagesResponse>* writer) override;
+
+  private:
+    Node& node_;
+};
+
+}  // namespace moat::cri

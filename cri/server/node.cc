@@ -1,0 +1,61 @@
+#include "cri/server/node.h"
+
+#include <sys/stat.h>
+
+#include "runtime/runtime.h"
+
+namespace moat::cri {
+
+Node::Node(const Settings& chosen, FileLock lock) : settings(chosen), instance(std::move(lock)) {}
+
+Node::~Node() {
+    // Watchers of pods call the containers, so the pods' threads end first.
+    pods.reset();
+}
+
+Result<ImageAccess> open_images(const Settings& settings) {
+    TRY_STEP("--root", make_directories(settings.root, 0711));
+    ImageAccess access;
+    access.database = TRY(Database::open(settings.database_path()));
+    access.images = std::make_unique<ImageStore>(settings.images_directory(), *access.database);
+    TRY_STEP("image store", access.images->open());
+    return access;
+}
+
+Result<std::unique_ptr<Node>> Node::open(const Settings& settings) {
+    RegistryHosts hosts(settings.registry_config_dir, settings.registry_mirrors);
+    TRY(hosts.check());
+    TRY_STEP("--root", make_directories(settings.root, 0711));
+    auto lock = FileLock::acquire(settings.root + "/moatd.lock", FileLock::Mode::kExclusive, FileLock::Wait::kNo);
+    if (!lock.ok()) {
+        return lock.error().code() == EWOULDBLOCK
+                   ? wrong_state("--root " + settings.root + ": another moatd is running on it")
+                   : lock.error();
+    }
+    std::unique_ptr<Node> node(new Node(settings, std::move(*lock)));
+    for (const std::string& path : {settings.root + "/pods", settings.root + "/containers", settings.state,
+                                    settings.namespaces_directory()}) {
+        TRY_STEP("state directories", make_directories(path, 0711));
+    }
+    ImageAccess access = TRY(open_images(settings));
+    node->database = std::move(access.database);
+    node->images = std::move(access.images);
+    node->puller = std::make_unique<ImagePuller>(*node->images, std::move(hosts));
+    runtime::Options options;
+    options.state_root = settings.state;
+    options.sentry_path = settings.sentry_path;
+    options.gofer_path = settings.gofer_path;
+    options.strace = settings.strace;
+    options.log_level = settings.log_level == "trace" ? "debug" : settings.log_level;
+    node->runtime = std::make_unique<runtime::Runtime>(options);
+    node->networks = std::make_unique<PodNetworks>(node->settings, *node->database);
+    node->pods = std::make_unique<PodManager>(node->settings, *node->database, *node->runtime, *node->networks);
+    node->containers = std::make_unique<ContainerManager>(node->settings, *node->database, *node->runtime,
+                                                          *node->images, *node->pods);
+    node->pods->set_containers(*node->containers);
+    TRY_STEP("containers of the last moatd", node->containers->recover());
+    TRY_STEP("pods of the last moatd", node->pods->recover());
+    return node;
+}
+
+}  // namespace moat::cri

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <memory>
+
+#include "cri/base/settings.h"
+#include "cri/containers/container_manager.h"
+#include "cri/images/image_store.h"
+#include "cri/images/puller.h"
+#include "cri/pods/pod_manager.h"
+
+namespace moat::cri {
+
+/// Everything behind the services, put together in the order in which it depends on each other.
+struct Node {
+    /// Opens the database, finds what the last moatd left, and settles it. EBUSY: another moatd has this
+    /// root.
+    static Result<std::unique_ptr<Node>> open(const Settings& settings);
+    ~Node();
+
+    const Settings settings;
+    FileLock instance;  ///< one moatd per root
+    std::unique_ptr<Database> database;
+    std::unique_ptr<runtime::Runtime> runtime;
+    std::unique_ptr<ImageStore> images;
+    std::unique_ptr<ImagePuller> puller;
+    std::unique_ptr<PodNetworks> networks;
+    std::unique_ptr<PodManager> pods;
+    std::unique_ptr<ContainerManager> containers;
+
+  private:
+    Node(const Settings& chosen, FileLock lock);
+};
+
+/// Opens database and image store of a root, as `moatd image` does beside a running moatd.
+struct ImageAccess {
+    std::unique_ptr<Database> database;
+    std::unique_ptr<ImageStore> images;
+};
+Result<ImageAccess> open_images(const Settings& settings);
+
+}  // namespace moat::cri

@@ -1,0 +1,71 @@
+#pragma once
+
+#include "api.grpc.pb.h"
+#include "cri/server/errors.h"
+
+namespace moat::cri {
+
+namespace api = ::runtime::v1;
+struct Node;
+
+/// runtime.v1.RuntimeService: each method validates, makes one call, converts. What is not built yet
+/// says so by its name (runtime_service_unbuilt.cc).
+class RuntimeService final : public api::RuntimeService::Service {
+  public:
+    explicit RuntimeService(Node& node) : node_(node) {}
+
+#define MOAT_RPC(Name)                                                                      \
+    ::grpc::Status Name(::grpc::ServerContext* context, const api::Name##Request* request, \
+                        api::Name##Response* response) override
+    // runtime_service_node.cc
+    MOAT_RPC(Version);
+    MOAT_RPC(Status);
+    MOAT_RPC(RuntimeConfig);
+    MOAT_RPC(UpdateRuntimeConfig);
+    // runtime_service_pods.cc
+    MOAT_RPC(RunPodSandbox);
+    MOAT_RPC(StopPodSandbox);
+    MOAT_RPC(RemovePodSandbox);
+    MOAT_RPC(PodSandboxStatus);
+    MOAT_RPC(ListPodSandbox);
+    // runtime_service_containers.cc
+    MOAT_RPC(CreateContainer);
+    MOAT_RPC(StartContainer);
+    MOAT_RPC(StopContainer);
+    MOAT_RPC(RemoveContainer);
+    MOAT_RPC(ListContainers);
+    MOAT_RPC(ContainerStatus);
+    MOAT_RPC(ExecSync);
+    MOAT_RPC(ReopenContainerLog);
+    // runtime_service_unbuilt.cc
+    MOAT_RPC(UpdateContainerResources);
+    MOAT_RPC(Exec);
+    MOAT_RPC(Attach);
+    MOAT_RPC(PortForward);
+    MOAT_RPC(ContainerStats);
+    MOAT_RPC(ListContainerStats);
+    MOAT_RPC(PodSandboxStats);
+    MOAT_RPC(ListPodSandboxStats);
+    MOAT_RPC(CheckpointContainer);
+    MOAT_RPC(CheckpointPod);
+    MOAT_RPC(RestorePod);
+    MOAT_RPC(ListMetricDescriptors);
+    MOAT_RPC(ListPodSandboxMetrics);
+    MOAT_RPC(UpdatePodSandboxResources);
+#undef MOAT_RPC
+#define MOAT_STREAM(Name, Request, Response)                                          \
+    ::grpc::Status Name(::grpc::ServerContext* context, const api::Request* request, \
+                        ::grpc::ServerWriter<api::Response>* writer) override
+    MOAT_STREAM(StreamPodSandboxes, StreamPodSandboxesRequest, StreamPodSandboxesResponse);
+    MOAT_STREAM(StreamContainers, StreamContainersRequest, StreamContainersResponse);
+    MOAT_STREAM(StreamContainerStats, StreamContainerStatsRequest, StreamContainerStatsResponse);
+    MOAT_STREAM(StreamPodSandboxStats, StreamPodSandboxStatsRequest, StreamPodSandboxStatsResponse);
+    MOAT_STREAM(StreamPodSandboxMetrics, StreamPodSandboxMetricsRequest, StreamPodSandboxMetricsResponse);
+    MOAT_STREAM(GetContainerEvents, GetEventsRequest, ContainerEventResponse);
+#undef MOAT_STREAM
+
+  private:
+    Node& node_;
+};
+
+}  // namespace moat::cri
