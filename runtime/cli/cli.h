@@ -44,7 +44,7 @@ void add_wait(CLI::App& app, Cli& cli);
 
 /// An option of runc's command line that has nothing to do here, with the reason why.
 inline void accept_flag(CLI::App& app, const std::string& name, const std::string& why) {
-    app.add_flag(name, std::string("accepted; " + why));
+    app.add_flag(name)->description("accepted; " + why);
 }
 
 /// A signal by name ("KILL", "SIGKILL") or number; EINVAL.
