@@ -63,6 +63,35 @@ Result<Fd> sys_signalfd(Task& task, Fd fd, UserPtr<const uint64_t> mask, size_t 
 Result<Fd> sys_signalfd4(Task& task, Fd fd, UserPtr<const uint64_t> mask, size_t size,
                          uint32_t flags);
 
+// sys_socket.cc
+Result<Fd> sys_socket(Task& task, int domain, int type, int protocol);
+Status sys_socketpair(Task& task, int domain, int type, int protocol, UserPtr<int32_t> fds);
+Status sys_bind(Task& task, Fd fd, UserPtr<const uint8_t> address, int size);
+Status sys_listen(Task& task, Fd fd, int backlog);
+Result<int64_t> sys_accept(Task& task, Fd fd, UserPtr<uint8_t> address, UserPtr<int32_t> size);
+Result<int64_t> sys_accept4(Task& task, Fd fd, UserPtr<uint8_t> address, UserPtr<int32_t> size,
+                            uint32_t flags);
+Result<int64_t> sys_connect(Task& task, Fd fd, UserPtr<const uint8_t> address, int size);
+Status sys_getsockname(Task& task, Fd fd, UserPtr<uint8_t> address, UserPtr<int32_t> size);
+Status sys_getpeername(Task& task, Fd fd, UserPtr<uint8_t> address, UserPtr<int32_t> size);
+Status sys_shutdown(Task& task, Fd fd, int how);
+Status sys_setsockopt(Task& task, Fd fd, int level, int name, UserPtr<const uint8_t> value,
+                      int size);
+Status sys_getsockopt(Task& task, Fd fd, int level, int name, UserPtr<uint8_t> value,
+                      UserPtr<int32_t> size);
+
+// sys_message.cc
+Result<int64_t> sys_sendto(Task& task, Fd fd, GuestAddr data, size_t size, int flags,
+                           UserPtr<const uint8_t> address, int address_size);
+Result<int64_t> sys_recvfrom(Task& task, Fd fd, GuestAddr data, size_t size, int flags,
+                             UserPtr<uint8_t> address, UserPtr<int32_t> address_size);
+Result<int64_t> sys_sendmsg(Task& task, Fd fd, UserPtr<const msghdr> message, int flags);
+Result<int64_t> sys_recvmsg(Task& task, Fd fd, UserPtr<msghdr> message, int flags);
+Result<int64_t> sys_sendmmsg(Task& task, Fd fd, UserPtr<mmsghdr> messages, uint32_t count,
+                             int flags);
+Result<int64_t> sys_recvmmsg(Task& task, Fd fd, UserPtr<mmsghdr> messages, uint32_t count,
+                             int flags, UserPtr<const timespec> timeout);
+
 // sys_timerfd.cc
 Result<Fd> sys_timerfd_create(Task& task, int clock, uint32_t flags);
 Status sys_timerfd_settime(Task& task, Fd fd, uint32_t flags, UserPtr<const itimerspec> value,

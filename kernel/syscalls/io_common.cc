@@ -33,8 +33,10 @@ Result<Timeout> Timeout::copy_in(Task& task, UserPtr<const timespec> t) {
     return relative(wanted);
 }
 
-timespec Timeout::remaining() const {
-    return to_timespec(is_zero ? 0 : std::max<int64_t>(deadline.ns - monotonic_ns(), 0));
+int64_t Timeout::remaining_ns() const {
+    return is_zero ? 0 : std::max<int64_t>(deadline.ns - monotonic_ns(), 0);
 }
+
+timespec Timeout::remaining() const { return to_timespec(remaining_ns()); }
 
 }  // namespace moat::kernel

@@ -24,6 +24,7 @@ struct Timeout {
     static Result<Timeout> copy_in(Task& task, UserPtr<const timespec> t);
     /// What is left now, never negative.
     timespec remaining() const;
+    int64_t remaining_ns() const;
 };
 
 }  // namespace moat::kernel
