@@ -546,7 +546,14 @@ TEST_CASE("foreground: a shell hands the terminal to a job and takes it back") {
 
 TEST_CASE("foreground: groups of other sessions and of nobody are refused") {
     Pty pty;
-    const pid_t foreign = ::getpgrp();
+    Gate made;
+    Child other_session([&] {
+        ::setsid();
+        made.open();
+        ::pause();
+    });
+    made.wait();
+    const pid_t foreign = other_session.pid();
     in_child(on_terminal(pty, [&] {
         CHILD_THAT(::tcsetpgrp(pty.slave(), foreign), fails_with(EPERM));
         CHILD_THAT(::tcsetpgrp(pty.slave(), 0x7ffffff), fails_with(ESRCH));

@@ -2,6 +2,7 @@
 #define DOCTEST_CONFIG_NO_POSIX_SIGNALS  // the cases own the signal handlers
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -99,7 +100,18 @@ struct LineReporter : doctest::IReporter {
 };
 DOCTEST_REGISTER_REPORTER("lines", 1, LineReporter);
 
+/// A shell in the background or a service manager may have left signals ignored or blocked.
+void default_signals() {
+    for (int signal = 1; signal < NSIG; ++signal) {
+        ::signal(signal, SIG_DFL);
+    }
+    sigset_t none;
+    ::sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
 int run_tests(int argc, char** argv) {
+    default_signals();
     doctest::Context context;
     context.setOption("reporters", "lines");
     context.setOption("no-intro", true);
