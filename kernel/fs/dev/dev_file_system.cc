@@ -1,10 +1,12 @@
-// What a container finds at /dev: file systems "dev" (plans) and "devtmpfs" (mount(2)).
+// What a container finds at /dev: file systems "dev" (plans) and "devtmpfs" (mount(2)): a tmpfs, so that
+// guests can make what they like beside it, with the nodes and links that every container is promised.
 
-#include <linux/magic.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
+
 #include "kernel/fs/registry.h"
-#include "kernel/fs/synthetic/synthetic.h"
+#include "kernel/fs/tmpfs/tmpfs.h"
 
 namespace moat::kernel {
 
@@ -12,48 +14,52 @@ void register_dev_file_system();
 
 namespace {
 
-class DeviceInode final : public SyntheticInode {
-  public:
-    DeviceInode(SyntheticFileSystem& fs, uint32_t mode, uint64_t rdev)
-        : SyntheticInode(fs, mode), rdev_number_(rdev) {
-        set_rdev(rdev);
-        set_changeable();
-    }
-    Result<RefPtr<File>> open(Task& task, const Path& path, uint32_t flags) override {
-        return open_special(task, *this, path, rdev_number_, flags);
-    }
-
-  private:
-    const uint64_t rdev_number_;
+constexpr struct {
+    const char* name;
+    uint32_t mode;
+    uint32_t major;
+    uint32_t minor;
+} kNodes[] = {
+    {"null", 0666, 1, 3},    {"zero", 0666, 1, 5},    {"full", 0666, 1, 7}, {"random", 0666, 1, 8},
+    {"urandom", 0666, 1, 9}, {"kmsg", 0644, 1, 11},   {"tty", 0666, 5, 0},  {"console", 0600, 5, 1},
 };
+constexpr struct {
+    const char* name;
+    const char* target;
+} kLinks[] = {
+    {"ptmx", "pts/ptmx"},           {"fd", "/proc/self/fd"},         {"stdin", "/proc/self/fd/0"},
+    {"stdout", "/proc/self/fd/1"},  {"stderr", "/proc/self/fd/2"},
+};
+constexpr struct {
+    const char* name;
+    uint32_t mode;
+} kDirectories[] = {{"pts", 0755}, {"shm", 01777}, {"mqueue", 01777}};
 
-Result<RefPtr<FileSystem>> make_dev(const FileSystemRequest&) {
-    auto fs = make_ref<SyntheticFileSystem>("devtmpfs", TMPFS_MAGIC);
-    auto root = make_ref<StaticDirectory>(*fs, 0755);
-    struct Node {
-        const char* name;
-        uint32_t mode;
-        uint32_t major;
-        uint32_t minor;
-    };
-    static constexpr Node kNodes[] = {
-        {"null", 0666, 1, 3},    {"zero", 0666, 1, 5}, {"full", 0666, 1, 7},
-        {"random", 0666, 1, 8},  {"urandom", 0666, 1, 9},
-        {"kmsg", 0644, 1, 11},   {"tty", 0666, 5, 0},  {"console", 0600, 5, 1},
-    };
-    for (const Node& node : kNodes) {
-        root->add(node.name, make_ref<DeviceInode>(*fs, S_IFCHR | node.mode,
-                                                   makedev(node.major, node.minor)));
+Result<RefPtr<FileSystem>> make_dev(const FileSystemRequest& request) {
+    TmpfsOptions options = TRY(TmpfsOptions::parse(request.options));
+    const bool has_mode = std::any_of(request.options.begin(), request.options.end(),
+                                      [](const std::string& o) { return o.starts_with("mode="); });
+    if (!has_mode) {
+        options.mode = 0755;
     }
-    root->link("ptmx", "pts/ptmx");
-    root->link("fd", "/proc/self/fd");
-    root->link("stdin", "/proc/self/fd/0");
-    root->link("stdout", "/proc/self/fd/1");
-    root->link("stderr", "/proc/self/fd/2");
-    root->add("pts", make_ref<StaticDirectory>(*fs, 0755));
-    root->add("shm", make_ref<StaticDirectory>(*fs, 01777));
-    root->add("mqueue", make_ref<StaticDirectory>(*fs, 01777));
-    fs->set_root(std::move(root));
+    auto fs = TmpfsFileSystem::create(options);
+    const auto root = fs->root_directory();
+    for (const auto& node : kNodes) {
+        NewInode what;
+        what.mode = S_IFCHR | node.mode;
+        what.rdev = makedev(node.major, node.minor);
+        TRY(root->insert(node.name, TRY(fs->make_inode(what))));
+    }
+    for (const auto& link : kLinks) {
+        NewInode what;
+        what.mode = S_IFLNK | 0777;
+        TRY(root->insert(link.name, TRY(fs->make_symlink_inode(link.target, what))));
+    }
+    for (const auto& directory : kDirectories) {
+        NewInode what;
+        what.mode = S_IFDIR | directory.mode;
+        TRY(root->insert(directory.name, TRY(fs->make_inode(what))));
+    }
     return RefPtr<FileSystem>(std::move(fs));
 }
 

@@ -6,7 +6,7 @@
 namespace moat::kernel {
 
 void register_mqueue() {
-    constexpr uint32_t kMqueueMagic = 0x19800202;
+    static constexpr uint32_t kMqueueMagic = 0x19800202;
     register_file_system("mqueue", GuestMayMount::kYes,
                          [](const FileSystemRequest&) -> Result<RefPtr<FileSystem>> {
                              auto fs = make_ref<SyntheticFileSystem>("mqueue", kMqueueMagic);
