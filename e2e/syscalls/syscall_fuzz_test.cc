@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -337,17 +338,25 @@ std::vector<long> every_number() {
     return numbers;
 }
 
+/// MOAT_GUEST=1 set by mistake on a real machine must not hurt it: the kernel has to say its name.
+bool kernel_is_moat() {
+    utsname name;
+    return ::uname(&name) == 0 && std::strstr(name.release, "moat") != nullptr;
+}
+
 TEST_CASE("fuzz: calls that concern only the caller answer with Linux's errnos") {
     walk({safe_on_a_machine().begin(), safe_on_a_machine().end()}, true);
 }
 
 TEST_CASE("fuzz: every number as an unprivileged user") {
     SKIP_UNLESS(running_in_sentry(), "only in the sentry: natively it could disturb the machine");
+    REQUIRE_MESSAGE(kernel_is_moat(), "MOAT_GUEST=1, but uname does not name moat");
     walk(every_number(), true);
 }
 
 TEST_CASE("fuzz: every number as root, but for those that would end the tests") {
     SKIP_UNLESS(running_in_sentry(), "only in the sentry: natively it would disturb the machine");
+    REQUIRE_MESSAGE(kernel_is_moat(), "MOAT_GUEST=1, but uname does not name moat");
     std::vector<long> numbers;
     for (const long n : every_number()) {
         if (!ends_the_tests(n) && !has_no_answer(n)) {
