@@ -13,6 +13,7 @@
 #include "kernel/task/task_run.h"
 #include "kernel/task/task_signals.h"
 #include "kernel/task/task_table.h"
+#include "kernel/time/process_timers.h"
 
 namespace moat::kernel {
 
@@ -160,6 +161,7 @@ void TaskLife::host_process_died(platform::HostProcess& process, int wait_status
 
 void TaskLife::finish_group(RefPtr<ThreadGroup> group) {
     Container& container = group->container();
+    process_timers_exit(*group);
     int wait_status = 0;
     {
         MutexLock lock(group->signal_mu_);

@@ -8,6 +8,7 @@
 #include "kernel/task/task_life.h"
 #include "kernel/task/task_run.h"
 #include "kernel/task/task_table.h"
+#include "kernel/time/process_timers.h"
 
 namespace moat::kernel {
 
@@ -231,6 +232,7 @@ class SignalControl {
                 return Delivery::kExitGroup;
             }
             finish_restart(task, &action);
+            process_timers_signal_taken(group, info);
             const uint64_t old_mask = task.restore_mask_ ? task.saved_mask_ : task.signal_mask();
             if (!push_signal_frame(task, info, action, old_mask).ok()) {
                 TaskLife::exit_group(task, SIGSEGV);
@@ -412,7 +414,11 @@ uint64_t ThreadGroup::pending_set() const {
 }
 
 bool take_signal(Task& task, uint64_t wanted, SignalInfo& info) {
-    return task.take_pending(wanted & ~kUnblockable, info);
+    if (!task.take_pending(wanted & ~kUnblockable, info)) {
+        return false;
+    }
+    process_timers_signal_taken(task.group(), info);
+    return true;
 }
 
 bool Task::take_pending(uint64_t wanted, SignalInfo& info) {
