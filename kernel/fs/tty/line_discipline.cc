@@ -70,6 +70,9 @@ void LineDiscipline::set_termios(const Termios& termios) {
 
 size_t LineDiscipline::receive_room() const {
     const size_t used = bytes_.size() + line_.size();
+    if (ends_.size() >= kInputSize) {
+        return 0;  // ends of file take no bytes
+    }
     if (used < kInputSize - 1) {
         return kInputSize - 1 - used;
     }
