@@ -133,8 +133,9 @@ TEST_CASE("mremap: MREMAP_FIXED moves there and replaces what was there") {
     Mapping from(page_size()), to(page_size());
     std::strcpy(from.data(), "source");
     std::strcpy(to.data(), "target");
-    CHECK_THAT(::mremap(from.data(), page_size(), page_size(), MREMAP_MAYMOVE | MREMAP_FIXED, to.data()),
-               succeeds_with(reinterpret_cast<long>(to.data())));
+    CHECK_THAT(
+        ::mremap(from.data(), page_size(), page_size(), MREMAP_MAYMOVE | MREMAP_FIXED, to.data()),
+        succeeds_with(reinterpret_cast<long>(to.data())));
     CHECK(std::string(to.data()) == "source");
     CHECK(!readable(from.data()));
     from.release();
@@ -155,23 +156,26 @@ TEST_CASE("mremap: shared file memory stays connected to its file") {
 
 TEST_CASE("mremap: wrong arguments fail") {
     Mapping map(2 * page_size());
-    CHECK_THAT(::mremap(map.data() + 1, page_size(), page_size(), MREMAP_MAYMOVE), fails_with(EINVAL));
+    CHECK_THAT(::mremap(map.data() + 1, page_size(), page_size(), MREMAP_MAYMOVE),
+               fails_with(EINVAL));
     CHECK_THAT(::mremap(map.data(), page_size(), 0, MREMAP_MAYMOVE), fails_with(EINVAL));
     CHECK_THAT(::mremap(map.data(), page_size(), page_size(), 0x100), fails_with(EINVAL));
-    CHECK_THAT(::mremap(map.data(), page_size(), page_size(), MREMAP_FIXED, map.data()), fails_with(EINVAL));
+    CHECK_THAT(::mremap(map.data(), page_size(), page_size(), MREMAP_FIXED, map.data()),
+               fails_with(EINVAL));
     CHECK_THAT(::mremap(map.data(), 2 * page_size(), 2 * page_size(), MREMAP_MAYMOVE | MREMAP_FIXED,
                         map.data() + page_size()),
                fails_with(EINVAL));
     REQUIRE_THAT(::munmap(map.data(), 2 * page_size()), succeeds());
-    CHECK_THAT(::mremap(map.data(), page_size(), 2 * page_size(), MREMAP_MAYMOVE), fails_with(EFAULT));
+    CHECK_THAT(::mremap(map.data(), page_size(), 2 * page_size(), MREMAP_MAYMOVE),
+               fails_with(EFAULT));
     map.release();
 }
 
 TEST_CASE("mremap: a target in the kernel's half is refused and the source stays") {
     Mapping map(page_size());
     map.data()[0] = 'h';
-    CHECK_THAT(::syscall(SYS_mremap, map.data(), page_size(), page_size(), MREMAP_MAYMOVE | MREMAP_FIXED,
-                         kernel_pointer()),
+    CHECK_THAT(::syscall(SYS_mremap, map.data(), page_size(), page_size(),
+                         MREMAP_MAYMOVE | MREMAP_FIXED, kernel_pointer()),
                fails_with_any({EINVAL, ENOMEM}));
     CHECK(map.data()[0] == 'h');
 }

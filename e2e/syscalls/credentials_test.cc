@@ -34,8 +34,12 @@ struct Capabilities {
     __user_cap_data_struct data[2]{};
     int get() { return static_cast<int>(::syscall(SYS_capget, &header, data)); }
     int set() { return static_cast<int>(::syscall(SYS_capset, &header, data)); }
-    bool effective(int capability) const { return data[capability / 32].effective >> (capability % 32) & 1; }
-    bool permitted(int capability) const { return data[capability / 32].permitted >> (capability % 32) & 1; }
+    bool effective(int capability) const {
+        return data[capability / 32].effective >> (capability % 32) & 1;
+    }
+    bool permitted(int capability) const {
+        return data[capability / 32].permitted >> (capability % 32) & 1;
+    }
 };
 
 TEST_CASE("setuid: root changes all three ids and cannot come back") {
@@ -63,7 +67,8 @@ TEST_CASE("setresuid: minus one keeps, others only among one's own for users") {
         CHILD_THAT(::setresuid(1, 2, 3), succeeds());
         CHILD_THAT(::setresuid(static_cast<uid_t>(-1), 3, static_cast<uid_t>(-1)), succeeds());
         CHILD_CHECK(::geteuid() == 3 && ::getuid() == 1);
-        CHILD_THAT(::setresuid(4, static_cast<uid_t>(-1), static_cast<uid_t>(-1)), fails_with(EPERM));
+        CHILD_THAT(::setresuid(4, static_cast<uid_t>(-1), static_cast<uid_t>(-1)),
+                   fails_with(EPERM));
         CHILD_THAT(::setreuid(3, 1), succeeds());
         CHILD_CHECK(::getuid() == 3 && ::geteuid() == 1);
     });
@@ -142,7 +147,8 @@ TEST_CASE("threads: libc's setuid changes all threads, the bare call only one") 
 
 TEST_CASE("permissions: owner, group and others, in this order") {
     TempDir dir;
-    const auto open_as_user = [&](const std::string& path, int flags, const std::vector<gid_t>& groups) {
+    const auto open_as_user = [&](const std::string& path, int flags,
+                                  const std::vector<gid_t>& groups) {
         return run_in_child([&] {
             become_user(groups);
             const int fd = ::open(path.c_str(), flags);
@@ -264,7 +270,8 @@ TEST_CASE("access: asks for the real user, open for the effective one") {
 }
 
 GUEST_HELPER(print_ids) {
-    write_all(1, std::to_string(::getuid()) + " " + std::to_string(::geteuid()) + " " + std::to_string(::getegid()));
+    write_all(1, std::to_string(::getuid()) + " " + std::to_string(::geteuid()) + " " +
+                     std::to_string(::getegid()));
     return 0;
 }
 
@@ -294,7 +301,9 @@ TEST_CASE("execve: a set-user-id program gets its owner, unless no_new_privs") {
     CHECK(with == "12345 4321 5432");
 }
 
-TEST_CASE("capabilities: root has them, a change of user loses them, PR_SET_KEEPCAPS keeps the permitted") {
+TEST_CASE(
+    "capabilities: root has them, a change of user loses them, PR_SET_KEEPCAPS keeps the "
+    "permitted") {
     in_child([] {
         Capabilities now;
         CHILD_THAT(now.get(), succeeds());
@@ -328,7 +337,8 @@ TEST_CASE("capabilities: what is dropped is enforced and cannot be taken back") 
         CHILD_THAT(::open(path.c_str(), O_RDONLY), succeeds());
         Capabilities caps;
         CHILD_THAT(caps.get(), succeeds());
-        const uint32_t drop = 1U << CAP_DAC_OVERRIDE | 1U << CAP_DAC_READ_SEARCH | 1U << CAP_CHOWN | 1U << CAP_KILL;
+        const uint32_t drop =
+            1U << CAP_DAC_OVERRIDE | 1U << CAP_DAC_READ_SEARCH | 1U << CAP_CHOWN | 1U << CAP_KILL;
         caps.data[0].effective &= ~drop;
         caps.data[0].permitted &= ~drop;
         CHILD_THAT(caps.set(), succeeds());
@@ -339,7 +349,9 @@ TEST_CASE("capabilities: what is dropped is enforced and cannot be taken back") 
     });
 }
 
-TEST_CASE("capabilities: the effective must be permitted, unknown versions are answered with the known one") {
+TEST_CASE(
+    "capabilities: the effective must be permitted, unknown versions are answered with the known "
+    "one") {
     in_child([] {
         Capabilities caps;
         CHILD_THAT(caps.get(), succeeds());

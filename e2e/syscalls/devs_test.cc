@@ -19,7 +19,7 @@ TEST_CASE("/dev: the character devices have Linux's numbers") {
     const struct {
         const char* path;
         unsigned major, minor;
-    } devices[] = {{"/dev/null", 1, 3}, {"/dev/zero", 1, 5},    {"/dev/full", 1, 7},
+    } devices[] = {{"/dev/null", 1, 3},   {"/dev/zero", 1, 5},    {"/dev/full", 1, 7},
                    {"/dev/random", 1, 8}, {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0}};
     for (const auto& device : devices) {
         CAPTURE(device.path);

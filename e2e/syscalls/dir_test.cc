@@ -126,9 +126,12 @@ TEST_CASE("getdents64: d_type tells files, directories, links and fifos apart") 
     REQUIRE(stream != nullptr);
     while (const dirent* entry = ::readdir(stream)) {
         const std::string name = entry->d_name;
-        good += (name == "file" && entry->d_type == DT_REG) || (name == "dir" && entry->d_type == DT_DIR) ||
-                (name == "link" && entry->d_type == DT_LNK) || (name == "fifo" && entry->d_type == DT_FIFO) ||
-                (name == "." && entry->d_type == DT_DIR) || (name == ".." && entry->d_type == DT_DIR);
+        good += (name == "file" && entry->d_type == DT_REG) ||
+                (name == "dir" && entry->d_type == DT_DIR) ||
+                (name == "link" && entry->d_type == DT_LNK) ||
+                (name == "fifo" && entry->d_type == DT_FIFO) ||
+                (name == "." && entry->d_type == DT_DIR) ||
+                (name == ".." && entry->d_type == DT_DIR);
     }
     ::closedir(stream);
     CHECK(good == 6);
@@ -208,7 +211,8 @@ TEST_CASE("rename: directories move with their contents, onto empty ones only") 
     }
     dir.file("from/f", "inside");
     dir.file("full/g");
-    CHECK_THAT(::rename((dir / "from").c_str(), (dir / "full").c_str()), fails_with_any({ENOTEMPTY, EEXIST}));
+    CHECK_THAT(::rename((dir / "from").c_str(), (dir / "full").c_str()),
+               fails_with_any({ENOTEMPTY, EEXIST}));
     CHECK_THAT(::rename((dir / "from").c_str(), (dir / "empty").c_str()), succeeds());
     CHECK(read_file(dir / "empty/f") == "inside");
 }
@@ -230,13 +234,16 @@ TEST_CASE("rename: errors") {
 TEST_CASE("rename: RENAME_NOREPLACE and RENAME_EXCHANGE") {
     TempDir dir;
     const std::string a = dir.file("a", "A"), b = dir.file("b", "B");
-    CHECK_THAT(::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_NOREPLACE), fails_with(EEXIST));
+    CHECK_THAT(::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_NOREPLACE),
+               fails_with(EEXIST));
     CHECK_THAT(::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE), succeeds());
     CHECK(read_file(a) == "B");
     CHECK(read_file(b) == "A");
-    CHECK_THAT(::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE | RENAME_NOREPLACE),
-               fails_with(EINVAL));
-    CHECK_THAT(::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, (dir / "c").c_str(), RENAME_NOREPLACE), succeeds());
+    CHECK_THAT(
+        ::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE | RENAME_NOREPLACE),
+        fails_with(EINVAL));
+    CHECK_THAT(::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, (dir / "c").c_str(), RENAME_NOREPLACE),
+               succeeds());
     CHECK_THAT(::renameat2(AT_FDCWD, b.c_str(), AT_FDCWD, (dir / "x").c_str(), RENAME_EXCHANGE),
                fails_with(ENOENT));
 }
@@ -266,10 +273,13 @@ TEST_CASE("symlink: readlink returns the target without a zero, cut to the buffe
     CHECK_THAT(::readlink(dir.path().c_str(), buffer.data(), 64), fails_with(EINVAL));
     CHECK_THAT(::symlink("", (dir / "empty").c_str()), fails_with(ENOENT));
     CHECK_THAT(::symlink("x", link.c_str()), fails_with(EEXIST));
-    CHECK_THAT(::symlink(std::string(4096, 'x').c_str(), (dir / "long").c_str()), fails_with(ENAMETOOLONG));
+    CHECK_THAT(::symlink(std::string(4096, 'x').c_str(), (dir / "long").c_str()),
+               fails_with(ENAMETOOLONG));
 }
 
-TEST_CASE("symlink: relative, absolute and nested targets resolve, dots through links go to the target's parent") {
+TEST_CASE(
+    "symlink: relative, absolute and nested targets resolve, dots through links go to the target's "
+    "parent") {
     TempDir dir;
     REQUIRE_THAT(::mkdir((dir / "a").c_str(), 0755), succeeds());
     REQUIRE_THAT(::mkdir((dir / "a/b").c_str(), 0755), succeeds());
@@ -316,7 +326,8 @@ TEST_CASE("getcwd: the buffer must hold the path and its zero") {
         CHILD_THAT(::chdir(dir.path().c_str()), succeeds());
         const size_t size = dir.path().size() + 1;
         FencedBuffer exact(size), small(size - 1);
-        CHILD_THAT(::syscall(SYS_getcwd, exact.data(), size), succeeds_with(static_cast<long>(size)));
+        CHILD_THAT(::syscall(SYS_getcwd, exact.data(), size),
+                   succeeds_with(static_cast<long>(size)));
         CHILD_CHECK(dir.path() == exact.data());
         CHILD_THAT(::syscall(SYS_getcwd, small.data(), size - 1), fails_with(ERANGE));
         CHILD_THAT(::syscall(SYS_getcwd, bad<char>(), 4096), fails_with(EFAULT));

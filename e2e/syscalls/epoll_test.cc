@@ -47,7 +47,8 @@ constexpr int kLong = kPatienceSeconds * 1000;
 TEST_CASE("epoll: reports readiness with the data that was registered, level by level") {
     Epoll epoll;
     Pipe pipe;
-    REQUIRE_THAT(epoll.control(EPOLL_CTL_ADD, pipe.read_end.get(), EPOLLIN, 0x123456789abcdef0), succeeds());
+    REQUIRE_THAT(epoll.control(EPOLL_CTL_ADD, pipe.read_end.get(), EPOLLIN, 0x123456789abcdef0),
+                 succeeds());
     CHECK(epoll.wait().empty());
     REQUIRE(write_all(pipe.write_end.get(), "x"));
     for (int i = 0; i < 2; ++i) {
@@ -146,10 +147,12 @@ TEST_CASE("epoll: no more than maxevents at once, the others come next") {
     std::vector<FileDescriptor> events;
     for (int i = 0; i < 5; ++i) {
         events.emplace_back(::eventfd(1, 0));
-        REQUIRE_THAT(epoll.control(EPOLL_CTL_ADD, events.back().get(), EPOLLIN | EPOLLET, i), succeeds());
+        REQUIRE_THAT(epoll.control(EPOLL_CTL_ADD, events.back().get(), EPOLLIN | EPOLLET, i),
+                     succeeds());
     }
     FencedBuffer buffer(2 * sizeof(epoll_event));
-    CHECK_THAT(::epoll_wait(epoll.get(), reinterpret_cast<epoll_event*>(buffer.data()), 2, 0), succeeds_with(2));
+    CHECK_THAT(::epoll_wait(epoll.get(), reinterpret_cast<epoll_event*>(buffer.data()), 2, 0),
+               succeeds_with(2));
     CHECK(buffer.intact());
     CHECK(epoll.wait().size() == 3);
 }
@@ -180,8 +183,10 @@ TEST_CASE("epoll: one may watch another, but not in a circle or itself") {
 TEST_CASE("epoll: EPOLLEXCLUSIVE and many waiters: one write wakes at least one") {
     Epoll epoll;
     Pipe pipe;
-    REQUIRE_THAT(epoll.control(EPOLL_CTL_ADD, pipe.read_end.get(), EPOLLIN | EPOLLEXCLUSIVE), succeeds());
-    CHECK_THAT(epoll.control(EPOLL_CTL_MOD, pipe.read_end.get(), EPOLLIN | EPOLLEXCLUSIVE), fails_with(EINVAL));
+    REQUIRE_THAT(epoll.control(EPOLL_CTL_ADD, pipe.read_end.get(), EPOLLIN | EPOLLEXCLUSIVE),
+                 succeeds());
+    CHECK_THAT(epoll.control(EPOLL_CTL_MOD, pipe.read_end.get(), EPOLLIN | EPOLLEXCLUSIVE),
+               fails_with(EINVAL));
     size_t n = 0;
     Thread waiter([&] { n = epoll.wait(kLong).size(); });
     wait_until_blocked(::getpid(), waiter.tid());
@@ -202,9 +207,11 @@ TEST_CASE("epoll: errors") {
     CHECK_THAT(epoll.control(EPOLL_CTL_ADD, pipe.read_end.get(), EPOLLIN), succeeds());
     CHECK_THAT(epoll.control(EPOLL_CTL_ADD, pipe.read_end.get(), EPOLLIN), fails_with(EEXIST));
     CHECK_THAT(epoll.control(77, pipe.write_end.get(), EPOLLIN), fails_with(EINVAL));
-    CHECK_THAT(::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, pipe.write_end.get(), bad<epoll_event>()), fails_with(EFAULT));
+    CHECK_THAT(::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, pipe.write_end.get(), bad<epoll_event>()),
+               fails_with(EFAULT));
     epoll_event event{};
-    CHECK_THAT(::epoll_ctl(pipe.read_end.get(), EPOLL_CTL_ADD, pipe.write_end.get(), &event), fails_with(EINVAL));
+    CHECK_THAT(::epoll_ctl(pipe.read_end.get(), EPOLL_CTL_ADD, pipe.write_end.get(), &event),
+               fails_with(EINVAL));
     CHECK_THAT(::epoll_wait(epoll.get(), &event, 0, 0), fails_with(EINVAL));
     CHECK_THAT(::epoll_wait(epoll.get(), &event, -1, 0), fails_with(EINVAL));
     CHECK_THAT(::epoll_wait(pipe.read_end.get(), &event, 1, 0), fails_with(EINVAL));

@@ -58,8 +58,9 @@ std::string output_of(const std::function<void()>& body) {
 }
 
 TEST_CASE("execve: arguments arrive unchanged, empty ones too") {
-    CHECK(output_of([] { exec_helper("print_args", {"one", "", "t w o", "3"}); }) ==
-          "one\n\nt w o\n3\n");
+    CHECK(output_of([] {
+              exec_helper("print_args", {"one", "", "t w o", "3"});
+          }) == "one\n\nt w o\n3\n");
 }
 
 TEST_CASE("execve: the environment is exactly what was given") {
@@ -112,7 +113,9 @@ GUEST_HELPER(signal_state) {
     std::string text;
     for (const int signal : {SIGUSR1, SIGUSR2}) {
         ::sigaction(signal, nullptr, &action);
-        text += action.sa_handler == SIG_DFL ? "default " : action.sa_handler == SIG_IGN ? "ignored " : "handler ";
+        text += action.sa_handler == SIG_DFL   ? "default "
+                : action.sa_handler == SIG_IGN ? "ignored "
+                                               : "handler ";
     }
     sigset_t mask, pending;
     ::sigprocmask(SIG_BLOCK, nullptr, &mask);
@@ -157,7 +160,8 @@ GUEST_HELPER(inherited_state) {
     const mode_t mask = ::umask(0);
     char cwd[4096];
     write_all(1, std::string(::getcwd(cwd, sizeof cwd)) + " " + std::to_string(mask) + " " +
-                     std::to_string(limit.rlim_cur) + " " + (::alarm(0) > 0 ? "alarm" : "no alarm"));
+                     std::to_string(limit.rlim_cur) + " " +
+                     (::alarm(0) > 0 ? "alarm" : "no alarm"));
     return 0;
 }
 
@@ -186,25 +190,27 @@ TEST_CASE("execve: the command name is the file's name, cut at 15 bytes") {
     TempDir dir;
     const std::string link = dir / "a-rather-long-program-name";
     REQUIRE_THAT(::symlink(self_exe().c_str(), link.c_str()), succeeds());
-    CHECK(output_of([&] { exec_path(link, {"argv0", "--helper=print_comm"}, {}); }) ==
-          "a-rather-long-p");
+    CHECK(output_of([&] {
+              exec_path(link, {"argv0", "--helper=print_comm"}, {});
+          }) == "a-rather-long-p");
 }
 
 TEST_CASE("execve: a script runs its interpreter with its path as the last argument") {
     TempDir dir;
     const std::string script =
         dir.file("script", "#!" + self_exe() + " --helper=print_args\nignored\n", 0755);
-    CHECK(output_of([&] { exec_path(script, {"argv0 is lost", "x", "y"}, {}); }) ==
-          script + "\nx\ny\n");
+    CHECK(output_of([&] {
+              exec_path(script, {"argv0 is lost", "x", "y"}, {});
+          }) == script + "\nx\ny\n");
 }
 
 TEST_CASE("execve: a script's interpreter may itself be a script") {
     TempDir dir;
-    const std::string inner =
-        dir.file("inner", "#!" + self_exe() + " --helper=print_args\n", 0755);
+    const std::string inner = dir.file("inner", "#!" + self_exe() + " --helper=print_args\n", 0755);
     const std::string outer = dir.file("outer", "#! \t" + inner + " flag\t \n", 0755);
-    CHECK(output_of([&] { exec_path(outer, {"x", "last"}, {}); }) ==
-          inner + "\nflag\n" + outer + "\nlast\n");
+    CHECK(output_of([&] {
+              exec_path(outer, {"x", "last"}, {});
+          }) == inner + "\nflag\n" + outer + "\nlast\n");
 }
 
 TEST_CASE("execve: scripts that run each other in a circle fail with ELOOP") {
@@ -243,7 +249,8 @@ TEST_CASE("execve: an ELF file for another machine or cut short fails") {
     const auto bytes = [&] {
         return std::string(reinterpret_cast<const char*>(&header), sizeof header);
     };
-    const std::string foreign = dir.file("foreign", bytes() + std::string(sizeof(Elf64_Phdr), 0), 0755);
+    const std::string foreign =
+        dir.file("foreign", bytes() + std::string(sizeof(Elf64_Phdr), 0), 0755);
     in_child([&] { CHILD_THAT(exec_path(foreign, {"x"}, {}), fails_with(ENOEXEC)); });
     header.e_machine = EM_X86_64;
     const std::string cut = dir.file("cut", bytes(), 0755);
@@ -370,9 +377,8 @@ TEST_CASE("execveat: relative to a directory, symbolic links refused on request"
     const FileDescriptor fd = open_file(dir.path(), O_RDONLY | O_DIRECTORY);
     char* argv[] = {const_cast<char*>("x"), const_cast<char*>("--helper=exit_code"),
                     const_cast<char*>("13"), nullptr};
-    CHECK(run_in_child([&] {
-              ::syscall(SYS_execveat, fd.get(), "link", argv, environ, 0);
-          }) == exited(13));
+    CHECK(run_in_child([&] { ::syscall(SYS_execveat, fd.get(), "link", argv, environ, 0); }) ==
+          exited(13));
     in_child([&] {
         CHILD_THAT(::syscall(SYS_execveat, fd.get(), "link", argv, environ, AT_SYMLINK_NOFOLLOW),
                    fails_with(ELOOP));

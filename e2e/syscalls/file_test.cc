@@ -1,4 +1,5 @@
-// open(2), read(2), write(2), lseek(2), truncate(2), fallocate(2), dup(2), fcntl(2), link(2), unlink(2).
+// open(2), read(2), write(2), lseek(2), truncate(2), fallocate(2), dup(2), fcntl(2), link(2),
+// unlink(2).
 
 #include <fcntl.h>
 #include <signal.h>
@@ -54,7 +55,8 @@ TEST_CASE("open: O_EXCL refuses an existing name, even a dangling link") {
     const std::string path = dir.file("f");
     CHECK_THAT(::open(path.c_str(), O_CREAT | O_EXCL | O_RDWR, 0600), fails_with(EEXIST));
     REQUIRE_THAT(::symlink("nowhere", (dir / "dangling").c_str()), succeeds());
-    CHECK_THAT(::open((dir / "dangling").c_str(), O_CREAT | O_EXCL | O_RDWR, 0600), fails_with(EEXIST));
+    CHECK_THAT(::open((dir / "dangling").c_str(), O_CREAT | O_EXCL | O_RDWR, 0600),
+               fails_with(EEXIST));
     CHECK_THAT(::open((dir / "new").c_str(), O_CREAT | O_EXCL | O_RDWR, 0600), succeeds());
 }
 
@@ -85,8 +87,10 @@ TEST_CASE("open: errors of the path") {
     CHECK_THAT(::open(dir.path().c_str(), O_WRONLY), fails_with(EISDIR));
     CHECK_THAT(::open(dir.path().c_str(), O_RDONLY | O_CREAT, 0600), fails_with(EISDIR));
     CHECK_THAT(::open(file.c_str(), O_RDONLY | O_DIRECTORY), fails_with(ENOTDIR));
-    CHECK_THAT(::open((dir / std::string(256, 'n')).c_str(), O_CREAT | O_RDWR, 0600), fails_with(ENAMETOOLONG));
-    CHECK_THAT(::open(("/" + std::string(PATH_MAX, 'n')).c_str(), O_RDONLY), fails_with(ENAMETOOLONG));
+    CHECK_THAT(::open((dir / std::string(256, 'n')).c_str(), O_CREAT | O_RDWR, 0600),
+               fails_with(ENAMETOOLONG));
+    CHECK_THAT(::open(("/" + std::string(PATH_MAX, 'n')).c_str(), O_RDONLY),
+               fails_with(ENAMETOOLONG));
     CHECK_THAT(::open(bad<char>(), O_RDONLY), fails_with(EFAULT));
     CHECK_THAT(::open((dir / std::string(255, 'n')).c_str(), O_CREAT | O_RDWR, 0600), succeeds());
 }
@@ -106,7 +110,8 @@ TEST_CASE("open: forty links in a chain are followed, forty-one are not") {
     TempDir dir;
     dir.file("0", "end");
     for (int i = 1; i <= 41; ++i) {
-        REQUIRE_THAT(::symlink(std::to_string(i - 1).c_str(), (dir / std::to_string(i)).c_str()), succeeds());
+        REQUIRE_THAT(::symlink(std::to_string(i - 1).c_str(), (dir / std::to_string(i)).c_str()),
+                     succeeds());
     }
     CHECK(read_file(dir / "40") == "end");
     CHECK_THAT(::open((dir / "41").c_str(), O_RDONLY), fails_with(ELOOP));
@@ -139,8 +144,9 @@ TEST_CASE("open: O_TMPFILE has no name until it is linked") {
     CHECK(st.st_nlink == 0);
     REQUIRE(write_all(fd.get(), "named later"));
     const std::string self = "/proc/self/fd/" + std::to_string(fd.get());
-    CHECK_THAT(::linkat(AT_FDCWD, self.c_str(), AT_FDCWD, (dir / "name").c_str(), AT_SYMLINK_FOLLOW),
-               succeeds());
+    CHECK_THAT(
+        ::linkat(AT_FDCWD, self.c_str(), AT_FDCWD, (dir / "name").c_str(), AT_SYMLINK_FOLLOW),
+        succeeds());
     CHECK(read_file(dir / "name") == "named later");
     CHECK_THAT(::open(dir.path().c_str(), O_TMPFILE | O_RDONLY, 0600), fails_with(EINVAL));
 }
@@ -341,7 +347,8 @@ TEST_CASE("fallocate: extends, keeps the size on request, punches holes") {
     CHECK(size_of(path) == 20000);
     CHECK_THAT(::fallocate(fd.get(), FALLOC_FL_KEEP_SIZE, 20000, 100000), succeeds());
     CHECK(size_of(path) == 20000);
-    CHECK_THAT(::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 4096), succeeds());
+    CHECK_THAT(::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 4096),
+               succeeds());
     const std::string now = read_file(path);
     CHECK(now.substr(4096, 4096) == std::string(4096, '\0'));
     CHECK(now[4095] == 'x');
@@ -414,7 +421,8 @@ TEST_CASE("sync calls: succeed on files, fail on what has no storage") {
 
 TEST_CASE("flags: F_GETFL shows access mode and flags, creation flags are not kept") {
     TempDir dir;
-    const FileDescriptor fd(::open((dir / "f").c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_APPEND, 0600));
+    const FileDescriptor fd(
+        ::open((dir / "f").c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_APPEND, 0600));
     const int flags = ::fcntl(fd.get(), F_GETFL);
     CHECK((flags & O_ACCMODE) == O_WRONLY);
     CHECK((flags & O_APPEND) != 0);

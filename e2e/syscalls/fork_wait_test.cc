@@ -251,7 +251,8 @@ int close_the_file(void* argument) { return ::close(*static_cast<int*>(argument)
 TEST_CASE("clone: CLONE_FILES shares the descriptor table") {
     Mapping stack(64 * 1024);
     int fd = ::dup(1);
-    const pid_t pid = ::clone(close_the_file, stack.data() + stack.size(), CLONE_FILES | SIGCHLD, &fd);
+    const pid_t pid =
+        ::clone(close_the_file, stack.data() + stack.size(), CLONE_FILES | SIGCHLD, &fd);
     REQUIRE(pid > 0);
     int status = 0;
     CHECK_THAT(::waitpid(pid, &status, 0), succeeds_with(pid));
@@ -263,8 +264,8 @@ TEST_CASE("clone: CLONE_PARENT_SETTID and CLONE_CHILD_CLEARTID write the tid wor
     Mapping word(page_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
     int parent_tid = 0;
     *word.as<int>() = 77;
-    const long pid = ::syscall(SYS_clone, CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | SIGCHLD, nullptr,
-                               &parent_tid, word.as<int>(), 0);
+    const long pid = ::syscall(SYS_clone, CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | SIGCHLD,
+                               nullptr, &parent_tid, word.as<int>(), 0);
     if (pid == 0) {
         ::_exit(*word.as<int>() == ::getpid() ? 0 : 1);
     }
@@ -330,9 +331,7 @@ TEST_CASE("exit_group: ends threads that block") {
 
 TEST_CASE("exit_group: ends threads that compute") {
     const WaitStatus status = run_in_child([] {
-        Thread spinning([] {
-            spin_forever();
-        });
+        Thread spinning([] { spin_forever(); });
         spinning.tid();
         ::_exit(5);
     });

@@ -22,7 +22,8 @@ TEST_CASE("harness: matchers tell success, value and errno apart") {
     CHECK(!succeeds_with(3).matches(outcome(4)));
     CHECK(!succeeds_with(-1).matches(failed));
     CHECK(!fails_with(EBADF).matches(outcome(0)));
-    CHECK(describe_mismatch("f()", failed, succeeds_with(2)) == "f(): failed with EBADF, expected: the value 2");
+    CHECK(describe_mismatch("f()", failed, succeeds_with(2)) ==
+          "f(): failed with EBADF, expected: the value 2");
 }
 
 TEST_CASE("harness: a child's status is what it did") {
@@ -51,7 +52,8 @@ TEST_CASE("harness: fences catch writes before and behind a buffer") {
     FencedBuffer buffer(10);
     CHECK(buffer.intact());
     CHECK(buffer.untouched_from(0));
-    CHECK(run_in_child([&] { const_cast<volatile char*>(buffer.data())[10] = 1; }) == killed(SIGSEGV));
+    CHECK(run_in_child([&] { const_cast<volatile char*>(buffer.data())[10] = 1; }) ==
+          killed(SIGSEGV));
     buffer.data()[3] = 1;
     CHECK(!buffer.untouched_from(3));
     CHECK(buffer.untouched_from(4));
@@ -63,7 +65,8 @@ TEST_CASE("harness: bad pointers are bad, the read-only page is readable") {
     CHECK(!readable(bad_pointer()));
     CHECK(!readable(kernel_pointer()));
     CHECK(readable(read_only_page()));
-    CHECK(run_in_child([] { *static_cast<volatile char*>(read_only_page()) = 1; }) == killed(SIGSEGV));
+    CHECK(run_in_child([] { *static_cast<volatile char*>(read_only_page()) = 1; }) ==
+          killed(SIGSEGV));
 }
 
 TEST_CASE("harness: a temporary directory is fresh and goes away with all its contents") {

@@ -211,7 +211,8 @@ TEST_CASE("lengths: SSIZE_MAX and more are cut or refused, never believed") {
     // Linux refuses a range that leaves user space, and cuts one that does not to 0x7ffff000.
     CHECK(ten_or_refused(::syscall(SYS_read, fd.get(), buffer.data(), SSIZE_MAX)));
     CHECK(buffer.intact());
-    CHECK_THAT(::syscall(SYS_read, fd.get(), buffer.data(), ~0UL), fails_with_any({EFAULT, EINVAL}));
+    CHECK_THAT(::syscall(SYS_read, fd.get(), buffer.data(), ~0UL),
+               fails_with_any({EFAULT, EINVAL}));
     CHECK_THAT(::syscall(SYS_getrandom, bad_pointer(), 1UL << 40, 0), fails_with(EFAULT));
     iovec parts[2] = {{buffer.data(), 4}, {buffer.data() + 4, static_cast<size_t>(-1)}};
     CHECK_THAT(::syscall(SYS_readv, fd.get(), parts, 2), fails_with(EINVAL));
@@ -223,7 +224,8 @@ TEST_CASE("wrap-around: ranges that run over the end of the address space") {
     const auto base = reinterpret_cast<unsigned long>(map.data());
     CHECK_THAT(::syscall(SYS_munmap, base, -base + 4096), fails_with(EINVAL));
     CHECK_THAT(::syscall(SYS_mprotect, base, -base, PROT_READ), fails_with_any({ENOMEM, EINVAL}));
-    CHECK_THAT(::syscall(SYS_madvise, base, -base, MADV_DONTNEED), fails_with_any({ENOMEM, EINVAL}));
+    CHECK_THAT(::syscall(SYS_madvise, base, -base, MADV_DONTNEED),
+               fails_with_any({ENOMEM, EINVAL}));
     CHECK_THAT(::syscall(SYS_msync, base, -base, MS_SYNC), fails_with_any({ENOMEM, EINVAL}));
     CHECK_THAT(::syscall(SYS_mlock, base, -base), fails_with_any({ENOMEM, EINVAL, EPERM}));
     CHECK(readable(map.data()));
@@ -234,7 +236,8 @@ TEST_CASE("upper halves: ints are the low 32 bits of their registers") {
     const FileDescriptor fd = open_file(dir.file("f", "x"), O_RDONLY);
     char c = 0;
     CHECK_THAT(::syscall(SYS_read, fd.get() | 0x7fff'0000'0000'0000L, &c, 1), succeeds_with(1));
-    CHECK_THAT(::syscall(SYS_fcntl, fd.get() | 0x1'0000'0000L, F_GETFD | 0x2'0000'0000L), succeeds_with(FD_CLOEXEC));
+    CHECK_THAT(::syscall(SYS_fcntl, fd.get() | 0x1'0000'0000L, F_GETFD | 0x2'0000'0000L),
+               succeeds_with(FD_CLOEXEC));
 }
 
 TEST_CASE("a string at the very end of memory is read no further than its zero") {

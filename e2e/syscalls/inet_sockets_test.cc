@@ -37,7 +37,9 @@ sockaddr_in loopback(uint16_t port = 0) {
     return address;
 }
 
-const sockaddr* generic(const sockaddr_in& address) { return reinterpret_cast<const sockaddr*>(&address); }
+const sockaddr* generic(const sockaddr_in& address) {
+    return reinterpret_cast<const sockaddr*>(&address);
+}
 
 sockaddr_in name_of(int fd) {
     sockaddr_in address{};
@@ -109,7 +111,8 @@ TEST_CASE("tcp: names of both sides agree") {
     TcpPair pair;
     sockaddr_in peer{};
     socklen_t length = sizeof peer;
-    REQUIRE_THAT(::getpeername(pair.a.get(), reinterpret_cast<sockaddr*>(&peer), &length), succeeds());
+    REQUIRE_THAT(::getpeername(pair.a.get(), reinterpret_cast<sockaddr*>(&peer), &length),
+                 succeeds());
     CHECK(length == sizeof peer);
     CHECK(peer.sin_port == name_of(pair.b.get()).sin_port);
     CHECK(peer.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
@@ -157,7 +160,8 @@ TEST_CASE("tcp: accept blocks, poll and non-blocking accept tell") {
     const FileDescriptor client = make_socket(AF_INET, SOCK_STREAM);
     REQUIRE_THAT(::connect(client.get(), generic(address), sizeof address), succeeds());
     CHECK((wait_for(server.get(), POLLIN) & POLLIN) != 0);
-    const FileDescriptor accepted(::accept4(server.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    const FileDescriptor accepted(
+        ::accept4(server.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     CHECK(accepted.valid());
     CHECK((::fcntl(accepted.get(), F_GETFL) & O_NONBLOCK) != 0);
     CHECK_THAT(::fcntl(accepted.get(), F_GETFD), succeeds_with(FD_CLOEXEC));
@@ -227,7 +231,8 @@ TEST_CASE("tcp: MSG_PEEK, MSG_DONTWAIT, FIONREAD") {
 TEST_CASE("tcp: SO_RCVTIMEO ends a read with EAGAIN") {
     TcpPair pair;
     const timeval brief{0, 10'000};
-    REQUIRE_THAT(::setsockopt(pair.a.get(), SOL_SOCKET, SO_RCVTIMEO, &brief, sizeof brief), succeeds());
+    REQUIRE_THAT(::setsockopt(pair.a.get(), SOL_SOCKET, SO_RCVTIMEO, &brief, sizeof brief),
+                 succeeds());
     char c;
     CHECK_THAT(::read(pair.a.get(), &c, 1), fails_with(EAGAIN));
 }
@@ -259,7 +264,8 @@ TEST_CASE("bind: SO_REUSEADDR takes a port whose old connections linger, SO_REUS
     {
         const FileDescriptor server = make_socket(AF_INET, SOCK_STREAM);
         int on = 1;
-        REQUIRE_THAT(::setsockopt(server.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), succeeds());
+        REQUIRE_THAT(::setsockopt(server.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
+                     succeeds());
         address = loopback();
         REQUIRE_THAT(::bind(server.get(), generic(address), sizeof address), succeeds());
         REQUIRE_THAT(::listen(server.get(), 1), succeeds());
@@ -288,7 +294,8 @@ TEST_CASE("bind: wrong lengths and families fail") {
     const FileDescriptor fd = make_socket(AF_INET, SOCK_STREAM);
     sockaddr_in address = loopback();
     CHECK_THAT(::bind(fd.get(), generic(address), 4), fails_with(EINVAL));
-    CHECK_THAT(::bind(fd.get(), static_cast<const sockaddr*>(bad_pointer()), sizeof address), fails_with(EFAULT));
+    CHECK_THAT(::bind(fd.get(), static_cast<const sockaddr*>(bad_pointer()), sizeof address),
+               fails_with(EFAULT));
     address.sin_family = AF_UNIX;
     CHECK_THAT(::bind(fd.get(), generic(address), sizeof address), fails_with(EAFNOSUPPORT));
     CHECK_THAT(::bind(fd.get(), generic(address), 1 << 20), fails_with(EINVAL));
@@ -303,7 +310,8 @@ TEST_CASE("udp: datagrams with their borders and the sender's address") {
     char buffer[16];
     Fenced<sockaddr_in> from;
     socklen_t length = sizeof(sockaddr_in);
-    CHECK_THAT(::recvfrom(b.get(), buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(from.get()), &length),
+    CHECK_THAT(::recvfrom(b.get(), buffer, sizeof buffer, 0,
+                          reinterpret_cast<sockaddr*>(from.get()), &length),
                succeeds_with(3));
     CHECK(from->sin_port == name_of(a.get()).sin_port);
     CHECK(from.intact());
@@ -330,7 +338,8 @@ TEST_CASE("udp: too large is EMSGSIZE, no address EDESTADDRREQ") {
     const FileDescriptor a = bound(SOCK_DGRAM);
     const sockaddr_in to = name_of(a.get());
     const std::string big(70'000, 'x');
-    CHECK_THAT(::sendto(a.get(), big.data(), big.size(), 0, generic(to), sizeof to), fails_with(EMSGSIZE));
+    CHECK_THAT(::sendto(a.get(), big.data(), big.size(), 0, generic(to), sizeof to),
+               fails_with(EMSGSIZE));
     CHECK_THAT(::send(a.get(), "x", 1, 0), fails_with(EDESTADDRREQ));
 }
 
@@ -345,9 +354,11 @@ TEST_CASE("ipv6: a TCP conversation over ::1") {
     REQUIRE(done == 0);
     REQUIRE_THAT(::listen(server.get(), 1), succeeds());
     socklen_t length = sizeof address;
-    REQUIRE_THAT(::getsockname(server.get(), reinterpret_cast<sockaddr*>(&address), &length), succeeds());
+    REQUIRE_THAT(::getsockname(server.get(), reinterpret_cast<sockaddr*>(&address), &length),
+                 succeeds());
     const FileDescriptor client = make_socket(AF_INET6, SOCK_STREAM);
-    REQUIRE_THAT(::connect(client.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), succeeds());
+    REQUIRE_THAT(::connect(client.get(), reinterpret_cast<sockaddr*>(&address), sizeof address),
+                 succeeds());
     const FileDescriptor accepted(::accept(server.get(), nullptr, nullptr));
     REQUIRE(write_all(client.get(), "six"));
     CHECK(read_exactly(accepted.get(), 3) == "six");
@@ -357,7 +368,8 @@ TEST_CASE("options: what was set is read back") {
     const FileDescriptor fd = make_socket(AF_INET, SOCK_STREAM);
     const struct {
         int level, name;
-    } flags[] = {{SOL_SOCKET, SO_REUSEADDR}, {SOL_SOCKET, SO_KEEPALIVE}, {IPPROTO_TCP, TCP_NODELAY}};
+    } flags[] = {
+        {SOL_SOCKET, SO_REUSEADDR}, {SOL_SOCKET, SO_KEEPALIVE}, {IPPROTO_TCP, TCP_NODELAY}};
     for (const auto& flag : flags) {
         CAPTURE(flag.name);
         int on = 1, value = 0;
@@ -373,7 +385,8 @@ TEST_CASE("options: what was set is read back") {
     CHECK_THAT(::getsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &value, &length), succeeds());
     CHECK(value >= size);
     CHECK_THAT(::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &size, 2), fails_with(EINVAL));
-    CHECK_THAT(::setsockopt(fd.get(), IPPROTO_TCP, 9999, &size, sizeof size), fails_with(ENOPROTOOPT));
+    CHECK_THAT(::setsockopt(fd.get(), IPPROTO_TCP, 9999, &size, sizeof size),
+               fails_with(ENOPROTOOPT));
     CHECK_THAT(::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, bad<int>(), 4), fails_with(EFAULT));
 }
 

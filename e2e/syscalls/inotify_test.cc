@@ -122,7 +122,8 @@ TEST_CASE("inotify: removing a watch says IN_IGNORED and ends the events") {
     CHECK_THAT(::inotify_rm_watch(inotify.get(), watch), fails_with(EINVAL));
 }
 
-TEST_CASE("inotify: the same inode gives the same watch, equal events merge, poll and FIONREAD tell") {
+TEST_CASE(
+    "inotify: the same inode gives the same watch, equal events merge, poll and FIONREAD tell") {
     TempDir dir;
     const std::string path = dir.file("f");
     Inotify inotify;

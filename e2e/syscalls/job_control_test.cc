@@ -233,7 +233,9 @@ TEST_CASE("stop: an orphaned process group is not stopped by SIGTSTP, but by SIG
     });
 }
 
-TEST_CASE("continue: SIGCONT runs its handler and removes pending stops, stops remove a pending SIGCONT") {
+TEST_CASE(
+    "continue: SIGCONT runs its handler and removes pending stops, stops remove a pending "
+    "SIGCONT") {
     in_child([] {
         handle(SIGCONT);
         sigset_t set, pending;
@@ -293,7 +295,9 @@ TEST_CASE("SIGCHLD: tells stops and continuations unless SA_NOCLDSTOP") {
     });
 }
 
-TEST_CASE("orphaned group: its stopped members get SIGHUP and SIGCONT when the link to the session dies") {
+TEST_CASE(
+    "orphaned group: its stopped members get SIGHUP and SIGCONT when the link to the session "
+    "dies") {
     Pipe report;
     Child session([&] {
         CHILD_CHECK(::setsid() == ::getpid());
@@ -319,7 +323,8 @@ TEST_CASE("orphaned group: its stopped members get SIGHUP and SIGCONT when the l
     CHECK(session.wait() == exited(0));
 }
 
-TEST_CASE("stop: a stopped child that ends by exit of its group is reported as ended, not stopped") {
+TEST_CASE(
+    "stop: a stopped child that ends by exit of its group is reported as ended, not stopped") {
     Child child([] { ::pause(); });
     child.kill(SIGSTOP);
     CHECK(child.wait(WUNTRACED) == stopped(SIGSTOP));

@@ -39,7 +39,8 @@ TEST_CASE("flock: exclusive excludes, shared shares, across descriptions") {
     CHECK_THAT(::flock(a.get(), LOCK_SH | LOCK_NB), fails_with(EWOULDBLOCK));
 }
 
-TEST_CASE("flock: the lock belongs to the description: dup and fork share it, the last close ends it") {
+TEST_CASE(
+    "flock: the lock belongs to the description: dup and fork share it, the last close ends it") {
     TempDir dir;
     const std::string path = dir.file("f");
     FileDescriptor a = open_file(path, O_RDONLY);
@@ -167,7 +168,8 @@ TEST_CASE("record locks: unlocking the middle splits, joining merges") {
     });
 }
 
-TEST_CASE("record locks: closing any descriptor of the file drops them, fork does not inherit them") {
+TEST_CASE(
+    "record locks: closing any descriptor of the file drops them, fork does not inherit them") {
     TempDir dir;
     const std::string path = dir.file("f");
     const FileDescriptor fd = open_file(path, O_RDWR);
@@ -229,7 +231,8 @@ TEST_CASE("record locks: access modes, ranges and pointers are checked") {
     CHECK_THAT(::fcntl(writer.get(), F_SETLK, bad<struct flock>()), fails_with(EFAULT));
 }
 
-TEST_CASE("OFD locks: belong to the description, conflict within one process, survive other closes") {
+TEST_CASE(
+    "OFD locks: belong to the description, conflict within one process, survive other closes") {
     TempDir dir;
     const std::string path = dir.file("f");
     FileDescriptor a = open_file(path, O_RDWR);

@@ -47,7 +47,8 @@ TEST_CASE("memfd: seals forbid what they say, and cannot be taken back") {
     CHECK_THAT(::pwrite(fd.get(), "x", 1, 0), succeeds_with(1));
     CHECK_THAT(::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SEAL), succeeds());
     CHECK_THAT(::pwrite(fd.get(), "x", 1, 0), fails_with(EPERM));
-    CHECK_THAT(::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0), fails_with(EPERM));
+    CHECK_THAT(::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0),
+               fails_with(EPERM));
     CHECK_THAT(::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_WRITE), fails_with(EPERM));
 }
 
@@ -71,7 +72,8 @@ TEST_CASE("memfd: can be executed through /proc/self/fd") {
     const FileDescriptor fd(::memfd_create("program", 0));
     REQUIRE(write_all(fd.get(), read_file(self_exe())));
     CHECK(run_in_child([&] {
-              exec_path("/proc/self/fd/" + std::to_string(fd.get()), {"x", "--helper=exit_thirty"}, {});
+              exec_path("/proc/self/fd/" + std::to_string(fd.get()), {"x", "--helper=exit_thirty"},
+                        {});
           }) == exited(30));
 }
 

@@ -104,7 +104,8 @@ TEST_CASE("mmap: the mapping outlives the descriptor and the name") {
 
 TEST_CASE("mmap: an offset selects later pages") {
     TempDir dir;
-    const std::string path = dir.file("f", std::string(page_size(), 'a') + std::string(page_size(), 'b'));
+    const std::string path =
+        dir.file("f", std::string(page_size(), 'a') + std::string(page_size(), 'b'));
     const FileDescriptor fd = open_file(path, O_RDONLY);
     Mapping map(page_size(), PROT_READ, MAP_SHARED, fd.get(), static_cast<off_t>(page_size()));
     CHECK(map.data()[0] == 'b');
@@ -135,7 +136,8 @@ TEST_CASE("mmap: wrong arguments fail with EINVAL") {
     CHECK_THAT(mmap_raw(0, 0, PROT_READ, anonymous, -1, 0), fails_with(EINVAL));
     CHECK_THAT(mmap_raw(0, 4096, PROT_READ, MAP_ANONYMOUS, -1, 0), fails_with(EINVAL));
     CHECK_THAT(mmap_raw(0, 4096, PROT_READ, anonymous, -1, 100), fails_with(EINVAL));
-    CHECK_THAT(mmap_raw(0x10000001, 4096, PROT_READ, anonymous | MAP_FIXED, -1, 0), fails_with(EINVAL));
+    CHECK_THAT(mmap_raw(0x10000001, 4096, PROT_READ, anonymous | MAP_FIXED, -1, 0),
+               fails_with(EINVAL));
 }
 
 TEST_CASE("mmap: wild lengths fail with ENOMEM or EINVAL and map nothing") {
@@ -162,8 +164,10 @@ TEST_CASE("mmap: descriptors that cannot be mapped are refused") {
     Pipe pipe;
     TempDir dir;
     const FileDescriptor directory = open_file(dir.path(), O_RDONLY | O_DIRECTORY);
-    CHECK_THAT(::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, pipe.read_end.get(), 0), fails_with(ENODEV));
-    CHECK_THAT(::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, directory.get(), 0), fails_with(ENODEV));
+    CHECK_THAT(::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, pipe.read_end.get(), 0),
+               fails_with(ENODEV));
+    CHECK_THAT(::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, directory.get(), 0),
+               fails_with(ENODEV));
     CHECK_THAT(::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, 999, 0), fails_with(EBADF));
 }
 
@@ -195,7 +199,8 @@ TEST_CASE("mmap: a hint that is free is honoured") {
 }
 
 TEST_CASE("mmap: MAP_32BIT stays below two gigabytes") {
-    void* address = ::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    void* address =
+        ::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
     REQUIRE(address != MAP_FAILED);
     CHECK(reinterpret_cast<unsigned long>(address) + 4096 <= 0x80000000UL);
     ::munmap(address, 4096);

@@ -1,4 +1,5 @@
-// mount(2), umount2(2), unshare(2), pivot_root(2): small. Natively only in a mount namespace of its own.
+// mount(2), umount2(2), unshare(2), pivot_root(2): small. Natively only in a mount namespace of its
+// own.
 
 #include <fcntl.h>
 #include <sched.h>
@@ -17,7 +18,8 @@ namespace {
 
 /// True when this child may mount without anybody else seeing it.
 bool private_namespace() {
-    return ::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+    return ::unshare(CLONE_NEWNS) == 0 &&
+           ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
 }
 
 bool can_mount() {
@@ -32,7 +34,8 @@ TEST_CASE("mount: a tmpfs hides the directory and takes files, umount shows it a
     dir.file("hidden", "below");
     in_child([&] {
         CHILD_CHECK(private_namespace());
-        CHILD_THAT(::mount("none", dir.path().c_str(), "tmpfs", MS_NODEV, "size=1m,mode=0700"), succeeds());
+        CHILD_THAT(::mount("none", dir.path().c_str(), "tmpfs", MS_NODEV, "size=1m,mode=0700"),
+                   succeeds());
         CHILD_THAT(::access((dir / "hidden").c_str(), F_OK), fails_with(ENOENT));
         dir.file("new", "above");
         struct statfs fs;
@@ -63,7 +66,8 @@ TEST_CASE("mount: read-only means EROFS, also after a remount") {
         CHILD_CHECK(private_namespace());
         CHILD_THAT(::mount("none", dir.path().c_str(), "tmpfs", 0, nullptr), succeeds());
         dir.file("f", "x");
-        CHILD_THAT(::mount("none", dir.path().c_str(), nullptr, MS_REMOUNT | MS_RDONLY, nullptr), succeeds());
+        CHILD_THAT(::mount("none", dir.path().c_str(), nullptr, MS_REMOUNT | MS_RDONLY, nullptr),
+                   succeeds());
         CHILD_THAT(::open((dir / "f").c_str(), O_WRONLY), fails_with(EROFS));
         CHILD_THAT(::mkdir((dir / "d").c_str(), 0755), fails_with(EROFS));
         CHILD_THAT(::unlink((dir / "f").c_str()), fails_with(EROFS));
@@ -78,7 +82,8 @@ TEST_CASE("mount: a bind mount shows one directory at two places") {
     REQUIRE_THAT(::mkdir((dir / "b").c_str(), 0755), succeeds());
     in_child([&] {
         CHILD_CHECK(private_namespace());
-        CHILD_THAT(::mount((dir / "a").c_str(), (dir / "b").c_str(), nullptr, MS_BIND, nullptr), succeeds());
+        CHILD_THAT(::mount((dir / "a").c_str(), (dir / "b").c_str(), nullptr, MS_BIND, nullptr),
+                   succeeds());
         dir.file("a/f", "both");
         CHILD_CHECK(read_file(dir / "b/f") == "both");
         CHILD_THAT(::rename((dir / "a/f").c_str(), (dir / "b/g").c_str()), fails_with(EXDEV));
@@ -112,7 +117,8 @@ TEST_CASE("mount: users may not, unknown types and bad pointers fail") {
     in_child([&] {
         CHILD_CHECK(private_namespace());
         CHILD_THAT(::mount("none", dir.path().c_str(), "nosuchfs", 0, nullptr), fails_with(ENODEV));
-        CHILD_THAT(::mount("none", (dir / "missing").c_str(), "tmpfs", 0, nullptr), fails_with(ENOENT));
+        CHILD_THAT(::mount("none", (dir / "missing").c_str(), "tmpfs", 0, nullptr),
+                   fails_with(ENOENT));
         CHILD_THAT(::mount("none", bad<char>(), "tmpfs", 0, nullptr), fails_with(EFAULT));
     });
 }

@@ -149,7 +149,8 @@ TEST_CASE("select: writes no byte behind the sets of nfds bits") {
     FencedBuffer set(8);  // 64 bits: one long
     std::fill(set.data(), set.data() + 8, 0);
     set.data()[fd / 8] = static_cast<char>(1 << (fd % 8));
-    CHECK_THAT(::syscall(SYS_select, fd + 1, nullptr, set.data(), nullptr, nullptr), succeeds_with(1));
+    CHECK_THAT(::syscall(SYS_select, fd + 1, nullptr, set.data(), nullptr, nullptr),
+               succeeds_with(1));
     CHECK(set.intact());
     ::close(fd);
 }
@@ -164,8 +165,10 @@ TEST_CASE("select: errors") {
     CHECK_THAT(::select(-1, nullptr, nullptr, nullptr, &none), fails_with(EINVAL));
     timeval wrong{-1, 0};
     CHECK_THAT(::select(0, nullptr, nullptr, nullptr, &wrong), fails_with(EINVAL));
-    CHECK_THAT(::syscall(SYS_select, 64, bad<fd_set>(), nullptr, nullptr, &none), fails_with(EFAULT));
-    CHECK_THAT(::syscall(SYS_select, 0, nullptr, nullptr, nullptr, bad<timeval>()), fails_with(EFAULT));
+    CHECK_THAT(::syscall(SYS_select, 64, bad<fd_set>(), nullptr, nullptr, &none),
+               fails_with(EFAULT));
+    CHECK_THAT(::syscall(SYS_select, 0, nullptr, nullptr, nullptr, bad<timeval>()),
+               fails_with(EFAULT));
 }
 
 TEST_CASE("pselect: takes pending signals with its mask") {

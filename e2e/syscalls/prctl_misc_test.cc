@@ -1,4 +1,5 @@
-// prctl(2), uname(2), sysinfo(2), getrandom(2), getrusage(2), times(2), sched_*(2), getcpu(2), personality.
+// prctl(2), uname(2), sysinfo(2), getrandom(2), getrusage(2), times(2), sched_*(2), getcpu(2),
+// personality.
 
 #include <linux/membarrier.h>
 #include <sched.h>
@@ -111,7 +112,8 @@ TEST_CASE("PR_SET_PDEATHSIG: the parent's death sends the signal") {
             CHILD_CHECK(signal == SIGUSR1);
             armed.open();
             const timespec limit{kPatienceSeconds, 0};
-            write_all(report.write_end.get(), ::sigtimedwait(&set, nullptr, &limit) == SIGUSR1 ? "yes" : "no");
+            write_all(report.write_end.get(),
+                      ::sigtimedwait(&set, nullptr, &limit) == SIGUSR1 ? "yes" : "no");
             ::_exit(0);
         }
         armed.wait();
@@ -160,11 +162,13 @@ TEST_CASE("getrusage: processor time grows, children count when they were waited
               rusage mine;
               do {
                   ::getrusage(RUSAGE_SELF, &mine);
-              } while (mine.ru_utime.tv_sec == 0 && mine.ru_utime.tv_usec + mine.ru_stime.tv_usec < 30'000);
+              } while (mine.ru_utime.tv_sec == 0 &&
+                       mine.ru_utime.tv_usec + mine.ru_stime.tv_usec < 30'000);
           }) == exited(0));
     REQUIRE_THAT(::getrusage(RUSAGE_CHILDREN, &after), succeeds());
     const auto total = [](const rusage& r) {
-        return (r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1'000'000 + r.ru_utime.tv_usec + r.ru_stime.tv_usec;
+        return (r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1'000'000 + r.ru_utime.tv_usec +
+               r.ru_stime.tv_usec;
     };
     CHECK(total(after) - total(before) >= 20'000);
     Fenced<rusage> thread;
@@ -228,7 +232,8 @@ TEST_CASE("membarrier: answers the query, refuses unregistered expedited calls")
     SKIP_UNLESS(commands >= 0 || errno != ENOSYS, "no membarrier");
     CHECK(commands >= 0);
     in_child([] {
-        CHILD_THAT(::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0), fails_with_any({EPERM, EINVAL}));
+        CHILD_THAT(::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0),
+                   fails_with_any({EPERM, EINVAL}));
     });
     CHECK_THAT(::syscall(SYS_membarrier, 1 << 30, 0, 0), fails_with(EINVAL));
 }
@@ -239,9 +244,7 @@ TEST_CASE("getpid family: ids of parent, group, session agree") {
     CHECK(::getsid(::getpid()) == ::getsid(0));
 }
 
-TEST_CASE("personality: is Linux's") {
-    CHECK_THAT(::personality(0xffffffff), succeeds());
-}
+TEST_CASE("personality: is Linux's") { CHECK_THAT(::personality(0xffffffff), succeeds()); }
 
 TEST_CASE("syscall numbers: holes and the far end answer ENOSYS") {
     CHECK_THAT(::syscall(500), fails_with(ENOSYS));

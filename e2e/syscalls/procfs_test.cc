@@ -194,9 +194,11 @@ TEST_CASE("/proc/<pid>/stat: shows sleeping, stopped and dead children") {
     CHECK(thread_state(child.pid(), child.pid()) == 'T');
     child.kill(SIGKILL);
     CHECK(eventually([&] { return thread_state(child.pid(), child.pid()) == 'Z'; }));
-    CHECK(field(read_file("/proc/" + std::to_string(child.pid()) + "/status"), "State").starts_with("Z"));
+    CHECK(field(read_file("/proc/" + std::to_string(child.pid()) + "/status"), "State")
+              .starts_with("Z"));
     CHECK(child.wait() == killed(SIGKILL));
-    CHECK_THAT(::access(("/proc/" + std::to_string(child.pid())).c_str(), F_OK), fails_with(ENOENT));
+    CHECK_THAT(::access(("/proc/" + std::to_string(child.pid())).c_str(), F_OK),
+               fails_with(ENOENT));
 }
 
 TEST_CASE("/proc/self/cmdline, comm and environ: as they were given") {
@@ -220,7 +222,9 @@ TEST_CASE("/proc/self/exe, cwd and root: links that can be followed") {
         CHILD_CHECK(read_file("/proc/self/cwd/f") == "through cwd");
     });
     CHECK(link_target("/proc/self/root") == "/");
-    CHECK(read_file("/proc/self/exe").starts_with("\x7f" "ELF"));
+    CHECK(read_file("/proc/self/exe")
+              .starts_with("\x7f"
+                           "ELF"));
 }
 
 TEST_CASE("/proc/self/fd: one link a descriptor, opening it opens the file again") {
@@ -230,7 +234,8 @@ TEST_CASE("/proc/self/fd: one link a descriptor, opening it opens the file again
     REQUIRE_THAT(::lseek(fd.get(), 5, SEEK_SET), succeeds());
     const std::string link = "/proc/self/fd/" + std::to_string(fd.get());
     CHECK(link_target(link) == dir / "f");
-    CHECK(link_target("/proc/self/fd/" + std::to_string(pipe.read_end.get())).starts_with("pipe:["));
+    CHECK(
+        link_target("/proc/self/fd/" + std::to_string(pipe.read_end.get())).starts_with("pipe:["));
     CHECK(read_file(link) == "0123456789");
     const auto all = names("/proc/self/fd");
     CHECK(all.count(std::to_string(fd.get())) == 1);
@@ -312,8 +317,8 @@ TEST_CASE("/proc/uptime, loadavg, stat, version, cpuinfo, filesystems: have thei
     CHECK(up > 0);
     double one, five, fifteen;
     int running, all, last;
-    CHECK(std::sscanf(read_file("/proc/loadavg").c_str(), "%lf %lf %lf %d/%d %d", &one, &five, &fifteen,
-                      &running, &all, &last) == 6);
+    CHECK(std::sscanf(read_file("/proc/loadavg").c_str(), "%lf %lf %lf %d/%d %d", &one, &five,
+                      &fifteen, &running, &all, &last) == 6);
     CHECK(read_file("/proc/stat").starts_with("cpu "));
     CHECK(read_file("/proc/stat").find("\nbtime ") != std::string::npos);
     CHECK(read_file("/proc/version").starts_with("Linux version "));
@@ -339,7 +344,8 @@ TEST_CASE("/proc: lists the running processes, and nothing can be made in it") {
     CHECK(all.count(std::to_string(::getpid())) == 1);
     CHECK(all.count(std::to_string(child.pid())) == 1);
     CHECK_THAT(::mkdir("/proc/x", 0755), fails_with_any({ENOENT, EPERM, EACCES, EROFS}));
-    CHECK_THAT(::open("/proc/x", O_CREAT | O_RDWR, 0600), fails_with_any({ENOENT, EPERM, EACCES, EROFS}));
+    CHECK_THAT(::open("/proc/x", O_CREAT | O_RDWR, 0600),
+               fails_with_any({ENOENT, EPERM, EACCES, EROFS}));
     struct statfs fs;
     REQUIRE_THAT(::statfs("/proc", &fs), succeeds());
     CHECK(fs.f_type == 0x9fa0);

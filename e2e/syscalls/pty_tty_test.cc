@@ -64,7 +64,9 @@ class Pty {
     void no_echo() const {
         change([](termios& t) { t.c_lflag &= ~static_cast<tcflag_t>(ECHO); });
     }
-    void raw() const { change([](termios& t) { ::cfmakeraw(&t); }); }
+    void raw() const {
+        change([](termios& t) { ::cfmakeraw(&t); });
+    }
 
   private:
     FileDescriptor master_, slave_;
@@ -163,10 +165,14 @@ TEST_CASE("canonical: VERASE, VWERASE and VKILL edit the line") {
     Pty pty;
     pty.no_echo();
     char buffer[64];
-    pty.type("abx\x7f" "c\n");
+    pty.type(
+        "abx\x7f"
+        "c\n");
     CHECK_THAT(::read(pty.slave(), buffer, sizeof buffer), succeeds_with(4));
     CHECK(std::string(buffer, 4) == "abc\n");
-    pty.type("one two \x17" "2\n");
+    pty.type(
+        "one two \x17"
+        "2\n");
     CHECK_THAT(::read(pty.slave(), buffer, sizeof buffer), succeeds_with(6));
     CHECK(std::string(buffer, 6) == "one 2\n");
     pty.type("thrown away\x15kept\n");
@@ -191,10 +197,14 @@ TEST_CASE("canonical: VEOF on an empty line is an end of file, behind text it pu
 TEST_CASE("canonical: VLNEXT takes the next character literally") {
     Pty pty;
     pty.no_echo();
-    pty.type("a\x16\x7f" "b\n");
+    pty.type(
+        "a\x16\x7f"
+        "b\n");
     char buffer[16];
     CHECK_THAT(::read(pty.slave(), buffer, sizeof buffer), succeeds_with(4));
-    CHECK(std::string(buffer, 4) == "a\x7f" "b\n");
+    CHECK(std::string(buffer, 4) ==
+          "a\x7f"
+          "b\n");
 }
 
 TEST_CASE("canonical: a line longer than the buffer is cut, the newline still ends it") {
@@ -491,7 +501,9 @@ TEST_CASE("controlling terminal: /dev/tty is it, TIOCNOTTY gives it up") {
     }));
 }
 
-TEST_CASE("controlling terminal: the first terminal a session leader opens becomes it, not with O_NOCTTY") {
+TEST_CASE(
+    "controlling terminal: the first terminal a session leader opens becomes it, not with "
+    "O_NOCTTY") {
     Pty pty;
     in_child([&] {
         CHILD_CHECK(::setsid() == ::getpid());

@@ -48,7 +48,8 @@ TEST_CASE("rlimit: unknown resources and bad pointers fail") {
     CHECK_THAT(::syscall(SYS_getrlimit, 99, &value), fails_with(EINVAL));
     CHECK_THAT(::syscall(SYS_setrlimit, 99, &value), fails_with(EINVAL));
     CHECK_THAT(::syscall(SYS_getrlimit, RLIMIT_NOFILE, bad<rlimit>()), fails_with(EFAULT));
-    CHECK_THAT(::syscall(SYS_prlimit64, 0x7ffffff0, RLIMIT_NOFILE, nullptr, &value), fails_with(ESRCH));
+    CHECK_THAT(::syscall(SYS_prlimit64, 0x7ffffff0, RLIMIT_NOFILE, nullptr, &value),
+               fails_with(ESRCH));
 }
 
 TEST_CASE("prlimit: reads and sets another process's limits, not a stranger's") {
@@ -92,8 +93,10 @@ TEST_CASE("RLIMIT_NOFILE: no descriptor at or above it, EMFILE when all are take
 TEST_CASE("RLIMIT_AS: stops mappings and the stack of new threads") {
     in_child([] {
         limit(RLIMIT_AS, 256 << 20, 256 << 20);
-        CHILD_THAT(::mmap(nullptr, 512 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), fails_with(ENOMEM));
-        CHILD_THAT(::mmap(nullptr, 16 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), succeeds());
+        CHILD_THAT(::mmap(nullptr, 512 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+                   fails_with(ENOMEM));
+        CHILD_THAT(::mmap(nullptr, 16 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+                   succeeds());
     });
 }
 

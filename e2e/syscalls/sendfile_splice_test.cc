@@ -75,16 +75,20 @@ TEST_CASE("splice: file to pipe to file") {
 TEST_CASE("splice: pipe to pipe, and end of file is zero") {
     Pipe a, b;
     REQUIRE(write_all(a.write_end.get(), "abcdef"));
-    CHECK_THAT(::splice(a.read_end.get(), nullptr, b.write_end.get(), nullptr, 4, 0), succeeds_with(4));
+    CHECK_THAT(::splice(a.read_end.get(), nullptr, b.write_end.get(), nullptr, 4, 0),
+               succeeds_with(4));
     CHECK(read_exactly(b.read_end.get(), 4) == "abcd");
     CHECK(read_exactly(a.read_end.get(), 2) == "ef");
     a.write_end.reset();
-    CHECK_THAT(::splice(a.read_end.get(), nullptr, b.write_end.get(), nullptr, 4, 0), succeeds_with(0));
+    CHECK_THAT(::splice(a.read_end.get(), nullptr, b.write_end.get(), nullptr, 4, 0),
+               succeeds_with(0));
 }
 
 TEST_CASE("splice: a non-blocking call on an empty pipe fails with EAGAIN") {
     Pipe a, b;
-    CHECK_THAT(::splice(a.read_end.get(), nullptr, b.write_end.get(), nullptr, 4, SPLICE_F_NONBLOCK), fails_with(EAGAIN));
+    CHECK_THAT(
+        ::splice(a.read_end.get(), nullptr, b.write_end.get(), nullptr, 4, SPLICE_F_NONBLOCK),
+        fails_with(EAGAIN));
 }
 
 TEST_CASE("splice: needs a pipe, offsets only for files, no unknown flags") {
@@ -95,8 +99,10 @@ TEST_CASE("splice: needs a pipe, offsets only for files, no unknown flags") {
     off_t offset = 0;
     CHECK_THAT(::splice(a.get(), nullptr, b.get(), nullptr, 1, 0), fails_with(EINVAL));
     CHECK_THAT(::splice(a.get(), nullptr, pipe.write_end.get(), &offset, 1, 0), fails_with(ESPIPE));
-    CHECK_THAT(::splice(a.get(), nullptr, pipe.write_end.get(), nullptr, 1, 0x1000), fails_with(EINVAL));
-    CHECK_THAT(::splice(pipe.read_end.get(), nullptr, pipe.write_end.get(), nullptr, 1, 0), fails_with(EINVAL));
+    CHECK_THAT(::splice(a.get(), nullptr, pipe.write_end.get(), nullptr, 1, 0x1000),
+               fails_with(EINVAL));
+    CHECK_THAT(::splice(pipe.read_end.get(), nullptr, pipe.write_end.get(), nullptr, 1, 0),
+               fails_with(EINVAL));
     CHECK_THAT(::splice(999, nullptr, pipe.write_end.get(), nullptr, 1, 0), fails_with(EBADF));
 }
 
@@ -140,11 +146,16 @@ TEST_CASE("copy_file_range: errors") {
     const FileDescriptor appender = open_file(dir.file("append"), O_WRONLY | O_APPEND);
     const FileDescriptor directory = open_file(dir.path(), O_RDONLY);
     Pipe pipe;
-    CHECK_THAT(::copy_file_range(in.get(), nullptr, reader.get(), nullptr, 4, 0), fails_with(EBADF));
-    CHECK_THAT(::copy_file_range(in.get(), nullptr, appender.get(), nullptr, 4, 0), fails_with(EBADF));
-    CHECK_THAT(::copy_file_range(directory.get(), nullptr, in.get(), nullptr, 4, 0), fails_with(EISDIR));
-    CHECK_THAT(::copy_file_range(pipe.read_end.get(), nullptr, in.get(), nullptr, 4, 0), fails_with(EINVAL));
-    CHECK_THAT(::copy_file_range(in.get(), nullptr, in.get(), nullptr, 4, 0x10), fails_with(EINVAL));
+    CHECK_THAT(::copy_file_range(in.get(), nullptr, reader.get(), nullptr, 4, 0),
+               fails_with(EBADF));
+    CHECK_THAT(::copy_file_range(in.get(), nullptr, appender.get(), nullptr, 4, 0),
+               fails_with(EBADF));
+    CHECK_THAT(::copy_file_range(directory.get(), nullptr, in.get(), nullptr, 4, 0),
+               fails_with(EISDIR));
+    CHECK_THAT(::copy_file_range(pipe.read_end.get(), nullptr, in.get(), nullptr, 4, 0),
+               fails_with(EINVAL));
+    CHECK_THAT(::copy_file_range(in.get(), nullptr, in.get(), nullptr, 4, 0x10),
+               fails_with(EINVAL));
     off_t a = 0, b = 2;
     CHECK_THAT(::copy_file_range(in.get(), &a, in.get(), &b, 5, 0), fails_with(EINVAL));
 }

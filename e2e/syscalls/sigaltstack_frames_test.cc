@@ -240,7 +240,8 @@ TEST_CASE("frame: the red zone below the stack pointer is not overwritten") {
     });
 }
 
-TEST_CASE("frame: SSE registers, rounding mode and x87 control survive a handler that changes them") {
+TEST_CASE(
+    "frame: SSE registers, rounding mode and x87 control survive a handler that changes them") {
     in_child([] {
         install(SIGUSR1, [](int, siginfo_t*, void*) {
             _mm_setcsr(0x1f80 | 0x6000);
@@ -257,7 +258,8 @@ TEST_CASE("frame: SSE registers, rounding mode and x87 control survive a handler
             "syscall\n"
             "movsd %%xmm7, %[out]\n"
             : [out] "=m"(out)
-            : [in] "m"(in), "a"(SYS_kill), "D"(static_cast<long>(pid)), "S"(static_cast<long>(SIGUSR1))
+            : [in] "m"(in), "a"(SYS_kill), "D"(static_cast<long>(pid)),
+              "S"(static_cast<long>(SIGUSR1))
             : "rcx", "r11", "xmm7", "memory");
         fpu_control_t now;
         _FPU_GETCW(now);
@@ -282,8 +284,9 @@ __attribute__((target("avx"))) bool upper_half_survives() {
 }
 
 __attribute__((target("avx"))) void wipe_avx(int, siginfo_t*, void*) {
-    asm volatile("vzeroall" ::: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
-                 "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+    asm volatile("vzeroall" ::
+                     : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
+                       "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
     seen = 1;
 }
 
@@ -380,9 +383,8 @@ TEST_CASE("frame: int3 is SIGTRAP, ud2 SIGILL, a non-canonical address SIGSEGV")
     CHECK(run_in_child([] { asm volatile("int3"); }) == killed(SIGTRAP));
     CHECK(run_in_child([] { asm volatile("ud2"); }) == killed(SIGILL));
     CHECK(run_in_child([] { asm volatile("hlt"); }) == killed(SIGSEGV));
-    CHECK(run_in_child([] {
-              *reinterpret_cast<volatile char*>(0x8000'0000'0000'0000UL) = 1;
-          }) == killed(SIGSEGV));
+    CHECK(run_in_child([] { *reinterpret_cast<volatile char*>(0x8000'0000'0000'0000UL) = 1; }) ==
+          killed(SIGSEGV));
 }
 
 TEST_CASE("frame: a blocked or ignored synchronous fault still kills") {
@@ -400,9 +402,8 @@ TEST_CASE("frame: a blocked or ignored synchronous fault still kills") {
 
 TEST_CASE("frame: a fault inside the fault's handler kills") {
     CHECK(run_in_child([] {
-              install(SIGSEGV, [](int, siginfo_t*, void*) {
-                  *reinterpret_cast<volatile char*>(16) = 1;
-              });
+              install(SIGSEGV,
+                      [](int, siginfo_t*, void*) { *reinterpret_cast<volatile char*>(16) = 1; });
               *reinterpret_cast<volatile char*>(16) = 1;
           }) == killed(SIGSEGV));
 }

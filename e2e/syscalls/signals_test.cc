@@ -98,8 +98,8 @@ TEST_CASE("signal: siginfo of kill, tgkill and sigqueue") {
 }
 
 TEST_CASE("signal: the default actions terminate, ignore or stop") {
-    for (const int signal : {SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGALRM, SIGPIPE, SIGKILL, SIGIO, SIGPROF,
-                             SIGSYS, SIGRTMIN, SIGRTMAX}) {
+    for (const int signal : {SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGALRM, SIGPIPE, SIGKILL, SIGIO,
+                             SIGPROF, SIGSYS, SIGRTMIN, SIGRTMAX}) {
         CAPTURE(signal);
         CHECK(run_in_child([=] {
                   ::kill(::getpid(), signal);
@@ -273,7 +273,8 @@ TEST_CASE("signal calls: wrong numbers, sizes and pointers fail") {
     CHECK_THAT(::syscall(SYS_rt_sigaction, SIGUSR1, nullptr, bad<char>(), 8), fails_with(EFAULT));
     CHECK_THAT(::syscall(SYS_rt_sigprocmask, 99, action, nullptr, 8), fails_with(EINVAL));
     CHECK_THAT(::syscall(SYS_rt_sigprocmask, SIG_BLOCK, action, nullptr, 16), fails_with(EINVAL));
-    CHECK_THAT(::syscall(SYS_rt_sigprocmask, SIG_BLOCK, bad<char>(), nullptr, 8), fails_with(EFAULT));
+    CHECK_THAT(::syscall(SYS_rt_sigprocmask, SIG_BLOCK, bad<char>(), nullptr, 8),
+               fails_with(EFAULT));
     CHECK_THAT(::syscall(SYS_tgkill, ::getpid(), -1, 0), fails_with(EINVAL));
     CHECK_THAT(::syscall(SYS_tgkill, ::getpid(), 0x7ffffff0, 0), fails_with(ESRCH));
     CHECK_THAT(::syscall(SYS_tkill, 0x7ffffff0, 0), fails_with(ESRCH));
@@ -534,9 +535,7 @@ TEST_CASE("threads: a fatal signal ends the whole process whatever its threads d
                   char c;
                   (void)::read(pipe.read_end.get(), &c, 1);
               });
-              Thread spinning([] {
-                  spin_forever();
-              });
+              Thread spinning([] { spin_forever(); });
               wait_until_blocked(::getpid(), blocked.tid());
               ::pthread_kill(blocked.handle(), SIGTERM);
               ::pause();
@@ -613,7 +612,8 @@ TEST_CASE("sigqueue: si_code may not pretend to be the kernel towards others") {
     CHECK_THAT(::syscall(SYS_rt_sigqueueinfo, other.pid(), SIGUSR1, &info), fails_with(EPERM));
     info.si_code = SI_TKILL;
     CHECK_THAT(::syscall(SYS_rt_sigqueueinfo, other.pid(), SIGUSR1, &info), fails_with(EPERM));
-    CHECK_THAT(::syscall(SYS_rt_sigqueueinfo, other.pid(), SIGUSR1, bad<siginfo_t>()), fails_with(EFAULT));
+    CHECK_THAT(::syscall(SYS_rt_sigqueueinfo, other.pid(), SIGUSR1, bad<siginfo_t>()),
+               fails_with(EFAULT));
 }
 
 TEST_CASE("alarm: SIGALRM comes, and the remaining seconds are told") {

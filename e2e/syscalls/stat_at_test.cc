@@ -1,4 +1,5 @@
-// stat(2), statx(2), the *at calls, openat2(2), chmod(2), chown(2), utimensat(2), access(2), statfs(2).
+// stat(2), statx(2), the *at calls, openat2(2), chmod(2), chown(2), utimensat(2), access(2),
+// statfs(2).
 
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -109,10 +110,13 @@ TEST_CASE("statx: AT_EMPTY_PATH on a descriptor, wrong masks and flags") {
     CHECK_THAT(::statx(fd.get(), "", 0, STATX_SIZE, &x), fails_with(ENOENT));
     CHECK_THAT(::statx(fd.get(), "", AT_EMPTY_PATH, 0x80000000U, &x), fails_with(EINVAL));
     // By path: newer kernels do not look at the other flags of an empty path.
-    CHECK_THAT(::statx(AT_FDCWD, (dir / "f").c_str(), 0x10000000, STATX_SIZE, &x), fails_with(EINVAL));
-    CHECK_THAT(::statx(fd.get(), "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC | AT_STATX_DONT_SYNC, STATX_SIZE, &x),
+    CHECK_THAT(::statx(AT_FDCWD, (dir / "f").c_str(), 0x10000000, STATX_SIZE, &x),
                fails_with(EINVAL));
-    CHECK_THAT(::statx(fd.get(), "", AT_EMPTY_PATH, STATX_SIZE, bad<struct statx>()), fails_with(EFAULT));
+    CHECK_THAT(::statx(fd.get(), "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC | AT_STATX_DONT_SYNC,
+                       STATX_SIZE, &x),
+               fails_with(EINVAL));
+    CHECK_THAT(::statx(fd.get(), "", AT_EMPTY_PATH, STATX_SIZE, bad<struct statx>()),
+               fails_with(EFAULT));
 }
 
 TEST_CASE("openat: absolute paths ignore the descriptor, relative ones need a directory") {
@@ -269,12 +273,16 @@ TEST_CASE("access: root may read and write all, but execute only what somebody m
 TEST_CASE("faccessat2: AT_EACCESS and AT_SYMLINK_NOFOLLOW") {
     TempDir dir;
     REQUIRE_THAT(::symlink("missing", (dir / "link").c_str()), succeeds());
-    const long found = ::syscall(SYS_faccessat2, AT_FDCWD, (dir / "link").c_str(), F_OK, AT_SYMLINK_NOFOLLOW);
+    const long found =
+        ::syscall(SYS_faccessat2, AT_FDCWD, (dir / "link").c_str(), F_OK, AT_SYMLINK_NOFOLLOW);
     SKIP_UNLESS(found == 0 || errno != ENOSYS, "no faccessat2");
     CHECK(found == 0);
-    CHECK_THAT(::syscall(SYS_faccessat2, AT_FDCWD, (dir / "link").c_str(), F_OK, 0), fails_with(ENOENT));
-    CHECK_THAT(::syscall(SYS_faccessat2, AT_FDCWD, dir.path().c_str(), R_OK, AT_EACCESS), succeeds());
-    CHECK_THAT(::syscall(SYS_faccessat2, AT_FDCWD, dir.path().c_str(), R_OK, 0x40000000), fails_with(EINVAL));
+    CHECK_THAT(::syscall(SYS_faccessat2, AT_FDCWD, (dir / "link").c_str(), F_OK, 0),
+               fails_with(ENOENT));
+    CHECK_THAT(::syscall(SYS_faccessat2, AT_FDCWD, dir.path().c_str(), R_OK, AT_EACCESS),
+               succeeds());
+    CHECK_THAT(::syscall(SYS_faccessat2, AT_FDCWD, dir.path().c_str(), R_OK, 0x40000000),
+               fails_with(EINVAL));
 }
 
 TEST_CASE("statfs: fills sizes and a name length; errors") {

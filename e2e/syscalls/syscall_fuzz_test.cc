@@ -67,35 +67,168 @@ long raw(long number, const long* a) {
 
 /// Calls without a way to reach beyond the child's own process, directory and descriptors.
 const std::set<long>& safe_on_a_machine() {
-    static const std::set<long> all{
-        SYS_read, SYS_write, SYS_open, SYS_close, SYS_stat, SYS_fstat, SYS_lstat, SYS_poll, SYS_lseek,
-        SYS_mmap, SYS_mprotect, SYS_munmap, SYS_brk, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_ioctl,
-        SYS_pread64, SYS_pwrite64, SYS_readv, SYS_writev, SYS_access, SYS_pipe, SYS_select,
-        SYS_sched_yield, SYS_mremap, SYS_msync, SYS_mincore, SYS_madvise, SYS_dup, SYS_dup2,
-        SYS_nanosleep, SYS_getitimer, SYS_getpid, SYS_sendfile, SYS_socket, SYS_accept, SYS_recvfrom,
-        SYS_recvmsg, SYS_shutdown, SYS_listen, SYS_getsockname, SYS_getpeername, SYS_socketpair,
-        SYS_getsockopt, SYS_setsockopt, SYS_wait4, SYS_uname, SYS_fcntl, SYS_flock, SYS_fsync,
-        SYS_fdatasync, SYS_truncate, SYS_ftruncate, SYS_getdents, SYS_getcwd, SYS_readlink,
-        SYS_gettimeofday, SYS_getrlimit, SYS_getrusage, SYS_sysinfo, SYS_times, SYS_getuid, SYS_getgid,
-        SYS_geteuid, SYS_getegid, SYS_getppid, SYS_getpgrp, SYS_getgroups, SYS_getresuid,
-        SYS_getresgid, SYS_getpgid, SYS_getsid, SYS_capget, SYS_rt_sigpending, SYS_rt_sigtimedwait,
-        SYS_rt_sigsuspend, SYS_sigaltstack, SYS_statfs, SYS_fstatfs, SYS_getpriority,
-        SYS_sched_getparam, SYS_sched_getscheduler, SYS_sched_get_priority_max,
-        SYS_sched_get_priority_min, SYS_sched_rr_get_interval, SYS_arch_prctl, SYS_gettid,
-        SYS_readahead, SYS_getxattr, SYS_lgetxattr, SYS_fgetxattr, SYS_listxattr, SYS_llistxattr,
-        SYS_flistxattr, SYS_time, SYS_futex, SYS_sched_getaffinity, SYS_epoll_create, SYS_getdents64,
-        SYS_set_tid_address, SYS_restart_syscall, SYS_fadvise64, SYS_timer_create, SYS_timer_gettime,
-        SYS_timer_getoverrun, SYS_timer_delete, SYS_clock_gettime, SYS_clock_getres,
-        SYS_clock_nanosleep, SYS_epoll_wait, SYS_epoll_ctl, SYS_waitid, SYS_inotify_init,
-        SYS_inotify_add_watch, SYS_inotify_rm_watch, SYS_openat, SYS_newfstatat, SYS_readlinkat,
-        SYS_faccessat, SYS_pselect6, SYS_ppoll, SYS_set_robust_list, SYS_get_robust_list, SYS_splice,
-        SYS_tee, SYS_vmsplice, SYS_epoll_pwait, SYS_signalfd, SYS_timerfd_create, SYS_eventfd,
-        SYS_fallocate, SYS_timerfd_settime, SYS_timerfd_gettime, SYS_accept4, SYS_signalfd4,
-        SYS_eventfd2, SYS_epoll_create1, SYS_dup3, SYS_pipe2, SYS_inotify_init1, SYS_preadv,
-        SYS_pwritev, SYS_recvmmsg, SYS_prlimit64, SYS_name_to_handle_at, SYS_getcpu,
-        SYS_sched_getattr, SYS_getrandom, SYS_memfd_create, SYS_membarrier, SYS_copy_file_range,
-        SYS_preadv2, SYS_pwritev2, SYS_statx, SYS_openat2, SYS_faccessat2, SYS_epoll_pwait2,
-        SYS_close_range, 447, 500, 1000, 0x3fffffff};
+    static const std::set<long> all{SYS_read,
+                                    SYS_write,
+                                    SYS_open,
+                                    SYS_close,
+                                    SYS_stat,
+                                    SYS_fstat,
+                                    SYS_lstat,
+                                    SYS_poll,
+                                    SYS_lseek,
+                                    SYS_mmap,
+                                    SYS_mprotect,
+                                    SYS_munmap,
+                                    SYS_brk,
+                                    SYS_rt_sigaction,
+                                    SYS_rt_sigprocmask,
+                                    SYS_ioctl,
+                                    SYS_pread64,
+                                    SYS_pwrite64,
+                                    SYS_readv,
+                                    SYS_writev,
+                                    SYS_access,
+                                    SYS_pipe,
+                                    SYS_select,
+                                    SYS_sched_yield,
+                                    SYS_mremap,
+                                    SYS_msync,
+                                    SYS_mincore,
+                                    SYS_madvise,
+                                    SYS_dup,
+                                    SYS_dup2,
+                                    SYS_nanosleep,
+                                    SYS_getitimer,
+                                    SYS_getpid,
+                                    SYS_sendfile,
+                                    SYS_socket,
+                                    SYS_accept,
+                                    SYS_recvfrom,
+                                    SYS_recvmsg,
+                                    SYS_shutdown,
+                                    SYS_listen,
+                                    SYS_getsockname,
+                                    SYS_getpeername,
+                                    SYS_socketpair,
+                                    SYS_getsockopt,
+                                    SYS_setsockopt,
+                                    SYS_wait4,
+                                    SYS_uname,
+                                    SYS_fcntl,
+                                    SYS_flock,
+                                    SYS_fsync,
+                                    SYS_fdatasync,
+                                    SYS_truncate,
+                                    SYS_ftruncate,
+                                    SYS_getdents,
+                                    SYS_getcwd,
+                                    SYS_readlink,
+                                    SYS_gettimeofday,
+                                    SYS_getrlimit,
+                                    SYS_getrusage,
+                                    SYS_sysinfo,
+                                    SYS_times,
+                                    SYS_getuid,
+                                    SYS_getgid,
+                                    SYS_geteuid,
+                                    SYS_getegid,
+                                    SYS_getppid,
+                                    SYS_getpgrp,
+                                    SYS_getgroups,
+                                    SYS_getresuid,
+                                    SYS_getresgid,
+                                    SYS_getpgid,
+                                    SYS_getsid,
+                                    SYS_capget,
+                                    SYS_rt_sigpending,
+                                    SYS_rt_sigtimedwait,
+                                    SYS_rt_sigsuspend,
+                                    SYS_sigaltstack,
+                                    SYS_statfs,
+                                    SYS_fstatfs,
+                                    SYS_getpriority,
+                                    SYS_sched_getparam,
+                                    SYS_sched_getscheduler,
+                                    SYS_sched_get_priority_max,
+                                    SYS_sched_get_priority_min,
+                                    SYS_sched_rr_get_interval,
+                                    SYS_arch_prctl,
+                                    SYS_gettid,
+                                    SYS_readahead,
+                                    SYS_getxattr,
+                                    SYS_lgetxattr,
+                                    SYS_fgetxattr,
+                                    SYS_listxattr,
+                                    SYS_llistxattr,
+                                    SYS_flistxattr,
+                                    SYS_time,
+                                    SYS_futex,
+                                    SYS_sched_getaffinity,
+                                    SYS_epoll_create,
+                                    SYS_getdents64,
+                                    SYS_set_tid_address,
+                                    SYS_restart_syscall,
+                                    SYS_fadvise64,
+                                    SYS_timer_create,
+                                    SYS_timer_gettime,
+                                    SYS_timer_getoverrun,
+                                    SYS_timer_delete,
+                                    SYS_clock_gettime,
+                                    SYS_clock_getres,
+                                    SYS_clock_nanosleep,
+                                    SYS_epoll_wait,
+                                    SYS_epoll_ctl,
+                                    SYS_waitid,
+                                    SYS_inotify_init,
+                                    SYS_inotify_add_watch,
+                                    SYS_inotify_rm_watch,
+                                    SYS_openat,
+                                    SYS_newfstatat,
+                                    SYS_readlinkat,
+                                    SYS_faccessat,
+                                    SYS_pselect6,
+                                    SYS_ppoll,
+                                    SYS_set_robust_list,
+                                    SYS_get_robust_list,
+                                    SYS_splice,
+                                    SYS_tee,
+                                    SYS_vmsplice,
+                                    SYS_epoll_pwait,
+                                    SYS_signalfd,
+                                    SYS_timerfd_create,
+                                    SYS_eventfd,
+                                    SYS_fallocate,
+                                    SYS_timerfd_settime,
+                                    SYS_timerfd_gettime,
+                                    SYS_accept4,
+                                    SYS_signalfd4,
+                                    SYS_eventfd2,
+                                    SYS_epoll_create1,
+                                    SYS_dup3,
+                                    SYS_pipe2,
+                                    SYS_inotify_init1,
+                                    SYS_preadv,
+                                    SYS_pwritev,
+                                    SYS_recvmmsg,
+                                    SYS_prlimit64,
+                                    SYS_name_to_handle_at,
+                                    SYS_getcpu,
+                                    SYS_sched_getattr,
+                                    SYS_getrandom,
+                                    SYS_memfd_create,
+                                    SYS_membarrier,
+                                    SYS_copy_file_range,
+                                    SYS_preadv2,
+                                    SYS_pwritev2,
+                                    SYS_statx,
+                                    SYS_openat2,
+                                    SYS_faccessat2,
+                                    SYS_epoll_pwait2,
+                                    SYS_close_range,
+                                    447,
+                                    500,
+                                    1000,
+                                    0x3fffffff};
     return all;
 }
 
@@ -170,10 +303,29 @@ class Arguments {
         fds_.push_back(::open(".", O_RDONLY));
     }
     long draw() {
-        static const long kEdges[] = {0,        1,       2,          3,          7,        8,       16,
-                                      64,       4095,    4096,       8192,       65536,    -1,      -2,
-                                      -4096,    INT32_MAX, INT32_MIN, 0xffffffff, 1L << 32, 1L << 47,
-                                      INT64_MAX, INT64_MIN, 0x7ffffffff000};
+        static const long kEdges[] = {0,
+                                      1,
+                                      2,
+                                      3,
+                                      7,
+                                      8,
+                                      16,
+                                      64,
+                                      4095,
+                                      4096,
+                                      8192,
+                                      65536,
+                                      -1,
+                                      -2,
+                                      -4096,
+                                      INT32_MAX,
+                                      INT32_MIN,
+                                      0xffffffff,
+                                      1L << 32,
+                                      1L << 47,
+                                      INT64_MAX,
+                                      INT64_MIN,
+                                      0x7ffffffff000};
         switch (random_.below(10)) {
             case 0:
             case 1:
@@ -184,7 +336,8 @@ class Arguments {
                 return reinterpret_cast<long>(writable_.data() + 4096 * random_.below(4));
             case 4:
                 // Over the end of what is mapped, not aligned.
-                return reinterpret_cast<long>(writable_.data() + writable_.size() - 1 - random_.below(32));
+                return reinterpret_cast<long>(writable_.data() + writable_.size() - 1 -
+                                              random_.below(32));
             case 5:
                 return reinterpret_cast<long>(bad_pointer());
             case 6:
@@ -209,8 +362,8 @@ struct Record {
     long number, result, args[6];
 };
 
-[[noreturn]] void torture(long number, uint64_t seed, int rounds, bool as_user, const std::string& dir,
-                          Record* record) {
+[[noreturn]] void torture(long number, uint64_t seed, int rounds, bool as_user,
+                          const std::string& dir, Record* record) {
     Random random(seed);
     bad_pointer();
     read_only_page();
@@ -307,7 +460,9 @@ void walk(const std::vector<long>& numbers, bool as_user) {
         const std::string own = dir / std::to_string(number);
         REQUIRE_THAT(::mkdir(own.c_str(), 0777), succeeds());
         REQUIRE_THAT(::chmod(own.c_str(), 0777), succeeds());
-        Child child([&] { torture(number, seed + static_cast<uint64_t>(number), rounds, as_user, own, record); });
+        Child child([&] {
+            torture(number, seed + static_cast<uint64_t>(number), rounds, as_user, own, record);
+        });
         const WaitStatus status = end_of(child);
         if (status == exited(kBadAnswer)) {
             std::string text = "call " + std::to_string(record->number) + " answered " +
@@ -332,7 +487,8 @@ std::vector<long> every_number() {
     for (long n = 0; n <= kLastNumber; ++n) {
         numbers.push_back(n);
     }
-    for (const long n : {471L, 511L, 512L, 547L, 1000L, 0x7000L, 0x3fffffffL, 0x7fffffffL, -1L, -39L}) {
+    for (const long n :
+         {471L, 511L, 512L, 547L, 1000L, 0x7000L, 0x3fffffffL, 0x7fffffffL, -1L, -39L}) {
         numbers.push_back(n);
     }
     return numbers;
@@ -374,7 +530,8 @@ TEST_CASE("fuzz: two children torture the same calls at the same time") {
         REQUIRE_THAT(::mkdir((dir / name).c_str(), 0777), succeeds());
         REQUIRE_THAT(::chmod((dir / name).c_str(), 0777), succeeds());
     }
-    for (const long number : {SYS_mmap, SYS_munmap, SYS_futex, SYS_dup2, SYS_close, SYS_epoll_ctl}) {
+    for (const long number :
+         {SYS_mmap, SYS_munmap, SYS_futex, SYS_dup2, SYS_close, SYS_epoll_ctl}) {
         Child a([&] { torture(number, seed, 200, true, dir / "a", shared.as<Record>()); });
         Child b([&] { torture(number, seed + 1, 200, true, dir / "b", shared.as<Record>(1024)); });
         CHECK(!(end_of(a) == exited(kBadAnswer)));

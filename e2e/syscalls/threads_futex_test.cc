@@ -227,11 +227,14 @@ TEST_CASE("futex: bits choose who is woken") {
     });
     wait_until_blocked(::getpid(), one.tid());
     wait_until_blocked(::getpid(), two.tid());
-    CHECK_THAT(futex(&word, FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, nullptr, nullptr, 4), succeeds_with(0));
-    CHECK_THAT(futex(&word, FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, nullptr, nullptr, 2), succeeds_with(1));
+    CHECK_THAT(futex(&word, FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, nullptr, nullptr, 4),
+               succeeds_with(0));
+    CHECK_THAT(futex(&word, FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, nullptr, nullptr, 2),
+               succeeds_with(1));
     two.join();
     CHECK(order == 2);
-    CHECK_THAT(futex(&word, FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, nullptr, nullptr, 1), succeeds_with(1));
+    CHECK_THAT(futex(&word, FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, nullptr, nullptr, 1),
+               succeeds_with(1));
     one.join();
     CHECK(order == 21);
 }

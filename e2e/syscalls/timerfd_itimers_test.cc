@@ -133,7 +133,8 @@ TEST_CASE("timerfd: errors") {
     CHECK_THAT(::timerfd_settime(fd.get(), 0, &wrong, nullptr), fails_with(EINVAL));
     CHECK_THAT(::timerfd_settime(fd.get(), 0x100, &wrong, nullptr), fails_with(EINVAL));
     CHECK_THAT(::timerfd_settime(1, 0, &wrong, nullptr), fails_with(EINVAL));
-    CHECK_THAT(::syscall(SYS_timerfd_settime, fd.get(), 0, bad<itimerspec>(), nullptr), fails_with(EFAULT));
+    CHECK_THAT(::syscall(SYS_timerfd_settime, fd.get(), 0, bad<itimerspec>(), nullptr),
+               fails_with(EFAULT));
     CHECK_THAT(::syscall(SYS_timerfd_gettime, fd.get(), bad<itimerspec>()), fails_with(EFAULT));
     CHECK_THAT(::read(fd.get(), &value, 4), fails_with(EINVAL));
 }
@@ -273,8 +274,10 @@ TEST_CASE("POSIX timer: errors") {
     event.sigev_signo = 99;
     CHECK_THAT(::syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &id), fails_with(EINVAL));
     CHECK_THAT(::syscall(SYS_timer_create, 99, nullptr, &id), fails_with(EINVAL));
-    CHECK_THAT(::syscall(SYS_timer_create, CLOCK_MONOTONIC, bad<sigevent>(), &id), fails_with(EFAULT));
-    CHECK_THAT(::syscall(SYS_timer_create, CLOCK_MONOTONIC, nullptr, bad<int>()), fails_with(EFAULT));
+    CHECK_THAT(::syscall(SYS_timer_create, CLOCK_MONOTONIC, bad<sigevent>(), &id),
+               fails_with(EFAULT));
+    CHECK_THAT(::syscall(SYS_timer_create, CLOCK_MONOTONIC, nullptr, bad<int>()),
+               fails_with(EFAULT));
     itimerspec value{};
     CHECK_THAT(::syscall(SYS_timer_settime, 12345, 0, &value, nullptr), fails_with(EINVAL));
     CHECK_THAT(::syscall(SYS_timer_gettime, 12345, &value), fails_with(EINVAL));

@@ -72,7 +72,8 @@ ssize_t send_fds(int socket, const std::vector<int>& fds) {
 }
 
 /// Receives one byte and the descriptors that came with it.
-std::vector<int> receive_fds(int socket, int flags = 0, size_t room = 16, int* message_flags = nullptr) {
+std::vector<int> receive_fds(int socket, int flags = 0, size_t room = 16,
+                             int* message_flags = nullptr) {
     char byte;
     iovec part{&byte, 1};
     std::vector<char> control(CMSG_SPACE(sizeof(int) * room));
@@ -88,7 +89,8 @@ std::vector<int> receive_fds(int socket, int flags = 0, size_t room = 16, int* m
     if (message_flags != nullptr) {
         *message_flags = message.msg_flags;
     }
-    for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+    for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
+         header = CMSG_NXTHDR(&message, header)) {
         if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
             const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
             const auto* data = reinterpret_cast<const int*>(CMSG_DATA(header));
@@ -141,7 +143,8 @@ TEST_CASE("stream: connect, accept, names of both sides") {
     CHECK(peer.intact());
     sockaddr_un name;
     length = sizeof name;
-    REQUIRE_THAT(::getpeername(client.get(), reinterpret_cast<sockaddr*>(&name), &length), succeeds());
+    REQUIRE_THAT(::getpeername(client.get(), reinterpret_cast<sockaddr*>(&name), &length),
+                 succeeds());
     CHECK(std::string(name.sun_path) == dir / "socket");
     REQUIRE(write_all(client.get(), "hello"));
     CHECK(read_exactly(accepted.get(), 5) == "hello");
@@ -204,7 +207,8 @@ TEST_CASE("names: autobind gives an abstract name of five hexadecimal digits") {
     const FileDescriptor fd = make_socket(SOCK_DGRAM);
     sockaddr_un name{};
     name.sun_family = AF_UNIX;
-    REQUIRE_THAT(::bind(fd.get(), reinterpret_cast<sockaddr*>(&name), sizeof(sa_family_t)), succeeds());
+    REQUIRE_THAT(::bind(fd.get(), reinterpret_cast<sockaddr*>(&name), sizeof(sa_family_t)),
+                 succeeds());
     socklen_t length = sizeof name;
     REQUIRE_THAT(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&name), &length), succeeds());
     CHECK(length == sizeof(sa_family_t) + 6);
@@ -217,14 +221,17 @@ TEST_CASE("names: getsockname writes no more than it was allowed, and tells the 
     const FileDescriptor server = listener(address);
     FencedBuffer buffer(6);
     socklen_t length = 6;
-    REQUIRE_THAT(::getsockname(server.get(), reinterpret_cast<sockaddr*>(buffer.data()), &length), succeeds());
+    REQUIRE_THAT(::getsockname(server.get(), reinterpret_cast<sockaddr*>(buffer.data()), &length),
+                 succeeds());
     CHECK(length == address.length);
     CHECK(buffer.intact());
     length = static_cast<socklen_t>(-1);
-    CHECK_THAT(::getsockname(server.get(), reinterpret_cast<sockaddr*>(buffer.data()), &length), fails_with(EINVAL));
+    CHECK_THAT(::getsockname(server.get(), reinterpret_cast<sockaddr*>(buffer.data()), &length),
+               fails_with(EINVAL));
 }
 
-TEST_CASE("datagram: borders are kept, the sender's name comes along, the rest of a long one is lost") {
+TEST_CASE(
+    "datagram: borders are kept, the sender's name comes along, the rest of a long one is lost") {
     TempDir dir;
     const Address a(dir / "a"), b(dir / "b");
     const FileDescriptor one = make_socket(SOCK_DGRAM), two = make_socket(SOCK_DGRAM);
@@ -236,7 +243,8 @@ TEST_CASE("datagram: borders are kept, the sender's name comes along, the rest o
     char buffer[16];
     sockaddr_un from{};
     socklen_t length = sizeof from;
-    CHECK_THAT(::recvfrom(two.get(), buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(&from), &length),
+    CHECK_THAT(::recvfrom(two.get(), buffer, sizeof buffer, 0, reinterpret_cast<sockaddr*>(&from),
+                          &length),
                succeeds_with(5));
     CHECK(std::string(from.sun_path) == dir / "a");
     CHECK_THAT(::recv(two.get(), buffer, sizeof buffer, 0), succeeds_with(0));
@@ -245,7 +253,8 @@ TEST_CASE("datagram: borders are kept, the sender's name comes along, the rest o
 }
 
 TEST_CASE("datagram: connected ones refuse strangers, unconnected sends need an address") {
-    const FileDescriptor one = make_socket(SOCK_DGRAM), two = make_socket(SOCK_DGRAM), three = make_socket(SOCK_DGRAM);
+    const FileDescriptor one = make_socket(SOCK_DGRAM), two = make_socket(SOCK_DGRAM),
+                         three = make_socket(SOCK_DGRAM);
     const Address a(abstract_name("dg-a")), b(abstract_name("dg-b"));
     REQUIRE_THAT(::bind(one.get(), a.get(), a.length), succeeds());
     REQUIRE_THAT(::bind(two.get(), b.get(), b.length), succeeds());
@@ -284,7 +293,8 @@ TEST_CASE("SCM_RIGHTS: the received descriptor is the same open file") {
 TEST_CASE("SCM_RIGHTS: MSG_CMSG_CLOEXEC, several at once, and the order is kept") {
     SocketPair pair(SOCK_DGRAM);
     Pipe a, b;
-    REQUIRE_THAT(send_fds(pair.a.get(), {a.read_end.get(), b.read_end.get(), a.read_end.get()}), succeeds_with(1));
+    REQUIRE_THAT(send_fds(pair.a.get(), {a.read_end.get(), b.read_end.get(), a.read_end.get()}),
+                 succeeds_with(1));
     const auto fds = receive_fds(pair.b.get(), MSG_CMSG_CLOEXEC);
     REQUIRE(fds.size() == 3);
     const FileDescriptor first(fds[0]), second(fds[1]), third(fds[2]);
@@ -296,7 +306,8 @@ TEST_CASE("SCM_RIGHTS: MSG_CMSG_CLOEXEC, several at once, and the order is kept"
 TEST_CASE("SCM_RIGHTS: without room the rest is closed and MSG_CTRUNC set") {
     SocketPair pair(SOCK_DGRAM);
     Pipe pipe;
-    REQUIRE_THAT(send_fds(pair.a.get(), {pipe.write_end.get(), pipe.write_end.get()}), succeeds_with(1));
+    REQUIRE_THAT(send_fds(pair.a.get(), {pipe.write_end.get(), pipe.write_end.get()}),
+                 succeeds_with(1));
     pipe.write_end.reset();
     int flags = 0;
     const auto fds = receive_fds(pair.b.get(), 0, 1, &flags);
@@ -322,12 +333,16 @@ TEST_CASE("SCM_RIGHTS: a socket sent through itself is collected in the end") {
     Pipe pipe;
     {
         SocketPair pair(SOCK_STREAM);
-        REQUIRE_THAT(send_fds(pair.a.get(), {pair.a.get(), pair.b.get(), pipe.write_end.get()}), succeeds_with(1));
+        REQUIRE_THAT(send_fds(pair.a.get(), {pair.a.get(), pair.b.get(), pipe.write_end.get()}),
+                     succeeds_with(1));
         pipe.write_end.reset();
     }
     // Linux collects such circles when later sockets are closed.
     CHECK(eventually([&] {
-        { SocketPair again(SOCK_STREAM); send_fds(again.a.get(), {again.b.get()}); }
+        {
+            SocketPair again(SOCK_STREAM);
+            send_fds(again.a.get(), {again.b.get()});
+        }
         pollfd entry{pipe.read_end.get(), POLLIN, 0};
         return ::poll(&entry, 1, 0) == 1 && (entry.revents & POLLHUP);
     }));
@@ -344,7 +359,8 @@ TEST_CASE("SO_PEERCRED: who the other side was") {
     SocketPair pair(SOCK_STREAM);
     Fenced<ucred> who;
     socklen_t length = sizeof(ucred);
-    REQUIRE_THAT(::getsockopt(pair.a.get(), SOL_SOCKET, SO_PEERCRED, who.get(), &length), succeeds());
+    REQUIRE_THAT(::getsockopt(pair.a.get(), SOL_SOCKET, SO_PEERCRED, who.get(), &length),
+                 succeeds());
     CHECK(who->pid == ::getpid());
     CHECK(who->uid == ::geteuid());
     CHECK(who->gid == ::getegid());
@@ -464,11 +480,14 @@ TEST_CASE("options: type, domain, accepting, timeouts") {
     CHECK(value == 0);
     SocketPair pair(SOCK_STREAM);
     const timeval brief{0, 10'000};
-    REQUIRE_THAT(::setsockopt(pair.a.get(), SOL_SOCKET, SO_RCVTIMEO, &brief, sizeof brief), succeeds());
+    REQUIRE_THAT(::setsockopt(pair.a.get(), SOL_SOCKET, SO_RCVTIMEO, &brief, sizeof brief),
+                 succeeds());
     char c;
     CHECK_THAT(::read(pair.a.get(), &c, 1), fails_with(EAGAIN));
-    CHECK_THAT(::setsockopt(fd.get(), SOL_SOCKET, 9999, &value, sizeof value), fails_with(ENOPROTOOPT));
-    CHECK_THAT(::getsockopt(fd.get(), SOL_SOCKET, SO_TYPE, bad<int>(), &length), fails_with(EFAULT));
+    CHECK_THAT(::setsockopt(fd.get(), SOL_SOCKET, 9999, &value, sizeof value),
+               fails_with(ENOPROTOOPT));
+    CHECK_THAT(::getsockopt(fd.get(), SOL_SOCKET, SO_TYPE, bad<int>(), &length),
+               fails_with(EFAULT));
 }
 
 TEST_CASE("socket: unknown families, types and protocols fail") {

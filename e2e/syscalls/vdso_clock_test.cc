@@ -66,7 +66,8 @@ TEST_CASE("clocks: the monotonic one never goes back, on two threads") {
 }
 
 TEST_CASE("clocks: time, gettimeofday and CLOCK_REALTIME agree") {
-    const time_t before = static_cast<time_t>(by_call(CLOCK_REALTIME) / 1'000'000'000) - 1;  // coarse may lag
+    const time_t before =
+        static_cast<time_t>(by_call(CLOCK_REALTIME) / 1'000'000'000) - 1;  // coarse may lag
     timeval now;
     REQUIRE_THAT(::gettimeofday(&now, nullptr), succeeds());
     const time_t seconds = ::time(nullptr);
@@ -91,7 +92,8 @@ TEST_CASE("clocks: processor time grows with work, a thread's is at most the pro
     const int64_t start = by_call(CLOCK_PROCESS_CPUTIME_ID);
     while (by_call(CLOCK_PROCESS_CPUTIME_ID) - start < 5'000'000) {
     }
-    const int64_t thread = by_call(CLOCK_THREAD_CPUTIME_ID), process = by_call(CLOCK_PROCESS_CPUTIME_ID);
+    const int64_t thread = by_call(CLOCK_THREAD_CPUTIME_ID),
+                  process = by_call(CLOCK_PROCESS_CPUTIME_ID);
     CHECK(thread > 0);
     CHECK(thread <= process);
 }

@@ -66,7 +66,8 @@ TEST_CASE("xattr: the list has every name with its zero") {
     CHECK_THAT(::setxattr(path.c_str(), "user.two", "2", 1, 0), succeeds());
     const size_t size = static_cast<size_t>(before) + 18;
     FencedBuffer buffer(size);
-    CHECK_THAT(::listxattr(path.c_str(), buffer.data(), size), succeeds_with(static_cast<long>(size)));
+    CHECK_THAT(::listxattr(path.c_str(), buffer.data(), size),
+               succeeds_with(static_cast<long>(size)));
     const std::string list(buffer.data(), size);
     CHECK(list.find(std::string("user.one\0", 9)) != std::string::npos);
     CHECK(list.find(std::string("user.two\0", 9)) != std::string::npos);
@@ -94,14 +95,16 @@ TEST_CASE("xattr: descriptors and directories work, symbolic links refuse user a
     REQUIRE_THAT(::symlink("f", (dir / "link").c_str()), succeeds());
     CHECK_THAT(::getxattr((dir / "link").c_str(), "user.fd", nullptr, 0), succeeds_with(1));
     CHECK_THAT(::lsetxattr((dir / "link").c_str(), "user.link", "1", 1, 0), fails_with(EPERM));
-    CHECK_THAT(::lgetxattr((dir / "link").c_str(), "user.fd", nullptr, 0), fails_with_any({ENODATA, EPERM}));
+    CHECK_THAT(::lgetxattr((dir / "link").c_str(), "user.fd", nullptr, 0),
+               fails_with_any({ENODATA, EPERM}));
 }
 
 TEST_CASE("xattr: names and sizes are limited") {
     TempDir dir;
     const std::string path = dir.file("f");
     NEEDS_XATTR(path);
-    CHECK_THAT(::setxattr(path.c_str(), ("user." + std::string(251, 'n')).c_str(), "1", 1, 0), fails_with(ERANGE));
+    CHECK_THAT(::setxattr(path.c_str(), ("user." + std::string(251, 'n')).c_str(), "1", 1, 0),
+               fails_with(ERANGE));
     CHECK_THAT(::setxattr(path.c_str(), "", "1", 1, 0), fails_with(ERANGE));
     CHECK_THAT(::setxattr(path.c_str(), "noprefix", "1", 1, 0), fails_with(EOPNOTSUPP));
     Mapping big(65537);
@@ -120,7 +123,8 @@ TEST_CASE("xattr: user attributes follow the file's permissions, trusted ones ne
         CHILD_THAT(::setuid(12345), succeeds());
         CHILD_THAT(::setxattr(path.c_str(), "user.x", "1", 1, 0), fails_with(EACCES));
         CHILD_THAT(::getxattr(path.c_str(), "user.x", nullptr, 0), fails_with(ENODATA));
-        CHILD_THAT(::setxattr(path.c_str(), "trusted.x", "1", 1, 0), fails_with_any({EPERM, EOPNOTSUPP}));
+        CHILD_THAT(::setxattr(path.c_str(), "trusted.x", "1", 1, 0),
+                   fails_with_any({EPERM, EOPNOTSUPP}));
     });
 }
 

@@ -24,7 +24,8 @@ std::vector<Area> read_areas() {
     while (::fgets(line, sizeof line, maps) != nullptr) {
         unsigned long start, end;
         char permissions[5], name[4096] = "";
-        if (::sscanf(line, "%lx-%lx %4s %*s %*s %*s %4095[^\n]", &start, &end, permissions, name) >= 3) {
+        if (::sscanf(line, "%lx-%lx %4s %*s %*s %*s %4095[^\n]", &start, &end, permissions, name) >=
+            3) {
             all.push_back({start, end, permissions[0] == 'r', permissions[1] == 'w',
                            permissions[2] == 'x', name});
         }
@@ -144,8 +145,8 @@ void jump(uint64_t address, long number, const long* args) {
         "xor %%r14d, %%r14d\n"
         "jmp *%[target]\n"
         :
-        : "a"(number), "D"(args[0]), "S"(args[1]), "d"(args[2]), "r"(r10), "r"(r8), "r"(r9),
-          [target] "c"(address)
+        : "a"(number), "D"(args[0]), "S"(args[1]), "d"(args[2]), "r"(r10), "r"(r8),
+          "r"(r9), [target] "c"(address)
         : "rbx", "r12", "r13", "r14", "memory");
     __builtin_unreachable();
 }
@@ -153,13 +154,16 @@ void jump(uint64_t address, long number, const long* args) {
 void int80() {
     const struct {
         long number, a, b, c;
-    } calls[] = {{20, 0, 0, 0},        // getpid
-                 {5, 0, 0, 0},         // open
+    } calls[] = {{20, 0, 0, 0},            // getpid
+                 {5, 0, 0, 0},             // open
                  {125, 0x10000, 4096, 7},  // mprotect
                  {9999, 0, 0, 0}};
     for (const auto& call : calls) {
         long result = call.number;
-        asm volatile("int $0x80" : "+a"(result) : "b"(call.a), "c"(call.b), "d"(call.c) : "memory", "r8", "r9", "r10", "r11");
+        asm volatile("int $0x80"
+                     : "+a"(result)
+                     : "b"(call.a), "c"(call.b), "d"(call.c)
+                     : "memory", "r8", "r9", "r10", "r11");
     }
 }
 
@@ -217,7 +221,8 @@ void remap(Range range) {
     ::syscall(SYS_madvise, base, size, MADV_DONTNEED);
     ::syscall(SYS_mremap, base, 4096, 8192, MREMAP_MAYMOVE, 0);
     ::syscall(SYS_mremap, byte, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, base + 4096);
-    ::syscall(SYS_mmap, base, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    ::syscall(SYS_mmap, base, 65536, PROT_READ | PROT_WRITE,
+              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     ::syscall(SYS_munmap, base - 4096, -4096L);
     ::syscall(SYS_munmap, base, size);
     for (const Area& area : read_areas()) {

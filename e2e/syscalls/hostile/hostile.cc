@@ -108,7 +108,8 @@ const char* damage() {
     if (!heard || !end.in_time || end.status != 0) {
         return "a child cannot work";
     }
-    void* memory = ::mmap(nullptr, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* memory =
+        ::mmap(nullptr, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
         return "mmap fails";
     }
@@ -144,8 +145,9 @@ void attack(const std::string& name, const std::function<void()>& body, int seco
 }
 
 void forks(long count) {
-    attack("forks: " + std::to_string(count) + " processes that stay", [=] { fork_without_end(count); },
-           kPatienceSeconds);
+    attack(
+        "forks: " + std::to_string(count) + " processes that stay",
+        [=] { fork_without_end(count); }, kPatienceSeconds);
 }
 
 void scribbles(Range range) {
@@ -163,7 +165,9 @@ void jumps(Range range) {
     } calls[] = {
         {"open", SYS_open, {reinterpret_cast<long>(path), 0}},
         {"mmap", SYS_mmap, {0x10000000, 4096, 7, 0x22, -1, 0}},
-        {"munmap of the stub", SYS_munmap, {static_cast<long>(range.base), static_cast<long>(range.size)}},
+        {"munmap of the stub",
+         SYS_munmap,
+         {static_cast<long>(range.base), static_cast<long>(range.size)}},
         {"ptrace", SYS_ptrace, {16, 1}},
         {"execve", SYS_execve, {reinterpret_cast<long>(path), 0, 0}},
         {"clone", SYS_clone, {CLONE_PARENT | SIGCHLD, 0}},
@@ -179,8 +183,9 @@ void jumps(Range range) {
             killable = killable && end.status != -1;
             outcome = describe(end);
         }
-        judge(std::string("jump: ") + call.what + " at " + std::to_string(targets.size()) + " places",
-              "the last one: " + outcome, killable ? nullptr : "SIGKILL does not end the attacker");
+        judge(
+            std::string("jump: ") + call.what + " at " + std::to_string(targets.size()) + " places",
+            "the last one: " + outcome, killable ? nullptr : "SIGKILL does not end the attacker");
     }
 }
 
@@ -235,7 +240,7 @@ void blocked_signals(Range range) {
         std::snprintf(name, sizeof name, "sigblock: by the instruction at 0x%lx", target);
         const bool own = target == targets.front();
         judge(name, std::string(spins ? "span, " : "did not get to spin, ") + describe(end),
-              !end.in_time     ? "SIGKILL does not end the attacker"
+              !end.in_time    ? "SIGKILL does not end the attacker"
               : own && !spins ? "a return to one's own frame does not work"
                               : nullptr);
     }
@@ -243,7 +248,8 @@ void blocked_signals(Range range) {
 }
 
 void remaps(Range range) {
-    attack("remap: munmap, mprotect, mremap, madvise and mmap over the range", [=] { remap(range); });
+    attack("remap: munmap, mprotect, mremap, madvise and mmap over the range",
+           [=] { remap(range); });
 }
 
 }  // namespace
@@ -279,7 +285,9 @@ int main(int argc, char** argv) {
         remaps(range);
     }
     if (!known) {
-        std::fprintf(stderr, "usage: hostile all|scribble|jump|sigblock|remap [BASE SIZE] | forks [COUNT] | abi\n");
+        std::fprintf(
+            stderr,
+            "usage: hostile all|scribble|jump|sigblock|remap [BASE SIZE] | forks [COUNT] | abi\n");
         return 2;
     }
     std::printf("%s\n", failures == 0 ? "PASS" : "FAIL");

@@ -71,7 +71,8 @@ class TempDir {
     /// The path of a name inside.
     std::string operator/(std::string_view name) const;
     /// Creates a file with these contents inside; its path.
-    std::string file(std::string_view name, std::string_view contents = "", mode_t mode = 0644) const;
+    std::string file(std::string_view name, std::string_view contents = "",
+                     mode_t mode = 0644) const;
 
   private:
     std::string path_;

@@ -28,10 +28,10 @@ void report_skip(const std::string& reason);
 }  // namespace guest
 
 /// Leaves the case with a printed reason unless the machine has what it needs.
-#define SKIP_UNLESS(condition, reason)     \
-    do {                                   \
-        if (!(condition)) {                \
-            ::guest::report_skip(reason);  \
-            return;                        \
-        }                                  \
+#define SKIP_UNLESS(condition, reason)    \
+    do {                                  \
+        if (!(condition)) {               \
+            ::guest::report_skip(reason); \
+            return;                       \
+        }                                 \
     } while (false)

@@ -68,7 +68,9 @@ struct LineReporter : doctest::IReporter {
     }
     void test_case_reenter(const doctest::TestCaseData&) override {}
     void test_case_end(const doctest::CurrentTestCaseStats& stats) override {
-        const char* verdict = !stats.testCaseSuccess ? "@fail " : case_skipped ? "@skip " : "@pass ";
+        const char* verdict = !stats.testCaseSuccess ? "@fail "
+                              : case_skipped         ? "@skip "
+                                                     : "@pass ";
         report_line(verdict + current_);
     }
     void test_case_exception(const doctest::TestCaseException& e) override {
@@ -153,7 +155,8 @@ void report_skip(const std::string& reason) {
 }
 
 void child_failed(const char* file, int line, const std::string& text) {
-    report_line("  " + std::string(file) + ":" + std::to_string(line) + ": child: " + one_line(text));
+    report_line("  " + std::string(file) + ":" + std::to_string(line) +
+                ": child: " + one_line(text));
     ::_exit(kChildFailed);
 }
 

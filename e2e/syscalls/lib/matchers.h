@@ -79,21 +79,21 @@ std::string describe_mismatch(const char* expression, const Outcome& got, const 
                    ::guest::describe_mismatch(#expr, guest_outcome_, guest_matcher_).c_str()); \
     } while (false)
 
-#define GUEST_CHECK_IMPL(ok, text)                        \
-    do {                                                  \
-        if (ok) {                                         \
-            CHECK(true);                                  \
-        } else {                                          \
-            ADD_FAIL_CHECK_AT(__FILE__, __LINE__, ::doctest::String(text));  \
-        }                                                 \
+#define GUEST_CHECK_IMPL(ok, text)                                          \
+    do {                                                                    \
+        if (ok) {                                                           \
+            CHECK(true);                                                    \
+        } else {                                                            \
+            ADD_FAIL_CHECK_AT(__FILE__, __LINE__, ::doctest::String(text)); \
+        }                                                                   \
     } while (false)
-#define GUEST_REQUIRE_IMPL(ok, text)                \
-    do {                                            \
-        if (ok) {                                   \
-            CHECK(true);                            \
-        } else {                                    \
-            ADD_FAIL_AT(__FILE__, __LINE__, ::doctest::String(text));  \
-        }                                           \
+#define GUEST_REQUIRE_IMPL(ok, text)                                  \
+    do {                                                              \
+        if (ok) {                                                     \
+            CHECK(true);                                              \
+        } else {                                                      \
+            ADD_FAIL_AT(__FILE__, __LINE__, ::doctest::String(text)); \
+        }                                                             \
     } while (false)
 #define GUEST_CHILD_IMPL(ok, text)                             \
     do {                                                       \

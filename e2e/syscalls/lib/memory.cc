@@ -78,8 +78,8 @@ void* bad_pointer() {
     // 64 bytes before the end of a page between two others, so that neither a large object nor a
     // negative offset finds something accessible.
     static char* const page = [] {
-        void* address = ::mmap(nullptr, 64 * page_size(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
-                               -1, 0);
+        void* address =
+            ::mmap(nullptr, 64 * page_size(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (address == MAP_FAILED) {
             fatal("mmap: " + errno_name(errno));
         }
@@ -92,8 +92,8 @@ void* kernel_pointer() { return reinterpret_cast<void*>(0xffff'8000'0000'0000UL)
 
 void* read_only_page() {
     static void* const page = [] {
-        void* address = ::mmap(nullptr, 16 * page_size(), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS,
-                               -1, 0);
+        void* address =
+            ::mmap(nullptr, 16 * page_size(), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (address == MAP_FAILED) {
             fatal("mmap: " + errno_name(errno));
         }

@@ -34,9 +34,9 @@ class Mapping {
     size_t size_ = 0;
 };
 
-/// An out-buffer of exactly `size` bytes between fences: behind it lies an inaccessible page, before
-/// it at least 64 bytes of a pattern. A kernel that writes too much meets the page; one that writes
-/// before the start is found by intact().
+/// An out-buffer of exactly `size` bytes between fences: behind it lies an inaccessible page,
+/// before it at least 64 bytes of a pattern. A kernel that writes too much meets the page; one that
+/// writes before the start is found by intact().
 class FencedBuffer {
   public:
     explicit FencedBuffer(size_t size);

@@ -111,7 +111,8 @@ void in_child(const std::function<void()>& body, std::source_location where) {
         return;
     }
     const std::string text = "the child " + status.describe();
-    ADD_FAIL_CHECK_AT(where.file_name(), static_cast<int>(where.line()), doctest::String(text.c_str()));
+    ADD_FAIL_CHECK_AT(where.file_name(), static_cast<int>(where.line()),
+                      doctest::String(text.c_str()));
 }
 
 Thread::Thread(std::function<void()> body) : body_(std::move(body)) {
@@ -179,8 +180,8 @@ bool eventually(const std::function<bool()>& condition) {
 }
 
 char thread_state(pid_t pid, pid_t tid) {
-    const std::string stat = read_file("/proc/" + std::to_string(pid) + "/task/" +
-                                       std::to_string(tid) + "/stat");
+    const std::string stat =
+        read_file("/proc/" + std::to_string(pid) + "/task/" + std::to_string(tid) + "/stat");
     const size_t end_of_name = stat.rfind(") ");
     return end_of_name == std::string::npos || end_of_name + 2 >= stat.size()
                ? '\0'
@@ -229,7 +230,8 @@ int exec_helper(const std::string& name, std::vector<std::string> args) {
     return exec_path(self_exe(), helper_argv(name, std::move(args)), env);
 }
 
-int exec_path(const std::string& path, std::vector<std::string> argv, std::vector<std::string> env) {
+int exec_path(const std::string& path, std::vector<std::string> argv,
+              std::vector<std::string> env) {
     const auto pointers = [](std::vector<std::string>& strings) {
         std::vector<char*> out;
         for (std::string& s : strings) {

@@ -130,7 +130,7 @@ struct HelperRegistration {
 }  // namespace guest
 
 /// A second main() in this binary, reached by exec_helper("name", args): argv holds only the args.
-#define GUEST_HELPER(name)                                                                  \
-    static int helper_##name(int argc, char** argv);                                        \
+#define GUEST_HELPER(name)                                                                     \
+    static int helper_##name(int argc, char** argv);                                           \
     static const ::guest::HelperRegistration helper_registration_##name{#name, helper_##name}; \
     static int helper_##name([[maybe_unused]] int argc, [[maybe_unused]] char** argv)
