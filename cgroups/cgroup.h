@@ -3,9 +3,9 @@
 // Control groups of the host, v1 and v2 behind one interface.
 //
 // A cgroup is named by one path that is the same in every hierarchy and starts at the hierarchy's
-// root ("/moat/pod-1/web"), never at the cgroup that we happen to run in: whoever started us may sit
-// in one that is not ours. Nothing here touches a cgroup that its caller did not name, and remove()
-// takes the very directories that make() reported.
+// root ("/moat/pod-1/web"), never at the cgroup that we happen to run in: whoever started us may
+// sit in one that is not ours. Nothing here touches a cgroup that its caller did not name, and
+// remove() takes the very directories that make() reported.
 
 #include <sys/types.h>
 
@@ -47,9 +47,10 @@ struct Limits {
 struct Statistics {
     uint64_t cpu_usage_ns = 0;
     uint64_t memory_usage_bytes = 0;
-    uint64_t memory_working_set_bytes = 0;  ///< usage without inactive file pages, as cAdvisor has it
-    uint64_t memory_rss_bytes = 0;          ///< anonymous memory
-    uint64_t memory_limit_bytes = 0;        ///< 0: none
+    uint64_t memory_working_set_bytes =
+        0;                            ///< usage without inactive file pages, as cAdvisor has it
+    uint64_t memory_rss_bytes = 0;    ///< anonymous memory
+    uint64_t memory_limit_bytes = 0;  ///< 0: none
     uint64_t page_faults = 0;
     uint64_t major_page_faults = 0;
     uint64_t pids = 0;
@@ -59,8 +60,8 @@ struct Statistics {
 /// A descriptor through which a process joins a cgroup in one hierarchy.
 struct JoinFd {
     std::string name;  ///< first controller of a v1 hierarchy, or "unified"
-    /// Opened for writing. v1: the file `tasks`, since a single-threaded process that writes "0" for
-    /// itself there is moved without the kernel's global lock (kernel/cgroup/cgroup.c:
+    /// Opened for writing. v1: the file `tasks`, since a single-threaded process that writes "0"
+    /// for itself there is moved without the kernel's global lock (kernel/cgroup/cgroup.c:
     /// cgroup_procs_write_start), which costs milliseconds otherwise. v2: `cgroup.procs`.
     ScopedFd fd;
 };
@@ -87,8 +88,8 @@ class Manager {
     virtual ~Manager() = default;
     virtual Version version() const = 0;
 
-    /// The directories that make(path) would have to make, parents first: written down by the caller
-    /// before anything is made, so that a kill at any instant leaves nothing unknown behind.
+    /// The directories that make(path) would have to make, parents first: written down by the
+    /// caller before anything is made, so that a kill at any instant leaves nothing unknown behind.
     virtual std::vector<std::string> missing(const std::string& path) const = 0;
     /// The cgroup's directory in every hierarchy.
     virtual std::vector<std::string> directories(const std::string& path) const = 0;
@@ -105,19 +106,19 @@ class Manager {
     virtual Status kill(const std::string& path) const = 0;
 };
 
-/// What is mounted on this machine. v1 is chosen as soon as one controller of {cpu, memory, pids} is
-/// there: a v2 hierarchy beside it then has no controllers worth speaking of. Without any hierarchy
-/// the manager makes nothing and limits nothing.
+/// What is mounted on this machine. v1 is chosen as soon as one controller of {cpu, memory, pids}
+/// is there: a v2 hierarchy beside it then has no controllers worth speaking of. Without any
+/// hierarchy the manager makes nothing and limits nothing.
 Result<std::unique_ptr<Manager>> detect();
 /// For tests and detect().
 std::unique_ptr<Manager> make_v1(std::vector<Hierarchy> hierarchies);
 std::unique_ptr<Manager> make_v2(std::string mount_point);
 std::unique_ptr<Manager> make_none();
 
-/// Removes directories that make() made, deepest first. A directory that is gone is success; one that
-/// others have filled (a shared parent) is left alone; a leaf whose processes are still dying is
-/// waited for, up to two seconds: EBUSY then. `keep_going`: every directory is tried, the first error
-/// is returned.
+/// Removes directories that make() made, deepest first. A directory that is gone is success; one
+/// that others have filled (a shared parent) is left alone; a leaf whose processes are still dying
+/// is waited for, up to two seconds: EBUSY then. `keep_going`: every directory is tried, the first
+/// error is returned.
 Status remove(const std::vector<std::string>& directories);
 
 /// `linux.cgroupsPath` as a path: "/a/b" as it is, "a/b" below the root, the systemd form

@@ -42,9 +42,9 @@ std::string unescape(const std::string& text) {
     return out;
 }
 
-constexpr const char* kControllers[] = {"cpu",     "cpuacct",  "cpuset",     "memory", "devices",
-                                        "freezer", "blkio",    "pids",       "hugetlb", "net_cls",
-                                        "net_prio", "perf_event", "rdma",    "misc"};
+constexpr const char* kControllers[] = {"cpu",      "cpuacct",    "cpuset", "memory",  "devices",
+                                        "freezer",  "blkio",      "pids",   "hugetlb", "net_cls",
+                                        "net_prio", "perf_event", "rdma",   "misc"};
 
 /// Without any hierarchy: nothing is made, nothing limited, and limits that are asked for fail.
 class NoCgroups final : public Manager {
@@ -60,7 +60,9 @@ class NoCgroups final : public Manager {
         }
         return {};
     }
-    Result<Statistics> statistics(const std::string&) const override { return none("read statistics"); }
+    Result<Statistics> statistics(const std::string&) const override {
+        return none("read statistics");
+    }
     Result<std::vector<JoinFd>> open_join(const std::string&) const override {
         return std::vector<JoinFd>();
     }
@@ -134,8 +136,9 @@ std::unique_ptr<Manager> make_none() { return std::make_unique<NoCgroups>(); }
 
 Status remove(const std::vector<std::string>& directories) {
     std::vector<std::string> deepest_first = directories;
-    std::stable_sort(deepest_first.begin(), deepest_first.end(),
-                     [](const std::string& a, const std::string& b) { return a.size() > b.size(); });
+    std::stable_sort(
+        deepest_first.begin(), deepest_first.end(),
+        [](const std::string& a, const std::string& b) { return a.size() > b.size(); });
     Status first_error;
     // One budget for all of them: what is busy is busy with the same dying processes.
     Backoff backoff(2000);
@@ -193,10 +196,9 @@ Result<std::string> normalize_path(const std::string& cgroups_path) {
         if (parts[2].empty()) {
             return invalid("the name is empty");
         }
-        const std::string unit =
-            parts[2].ends_with(".slice") ? parts[2]
-            : parts[1].empty()           ? parts[2] + ".scope"
-                                         : parts[1] + "-" + parts[2] + ".scope";
+        const std::string unit = parts[2].ends_with(".slice") ? parts[2]
+                                 : parts[1].empty()           ? parts[2] + ".scope"
+                                                    : parts[1] + "-" + parts[2] + ".scope";
         path = directory + "/" + unit;
     }
     std::string clean;

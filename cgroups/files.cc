@@ -72,8 +72,8 @@ uint64_t flat_value(const std::string& text, const std::string& key) {
 
 Status make_directories(const std::string& mount_point, const std::string& path,
                         Status (*made)(const std::string& directory)) {
-    // Another sandbox that goes away may remove an empty shared parent between two of our steps; then
-    // we begin again.
+    // Another sandbox that goes away may remove an empty shared parent between two of our steps;
+    // then we begin again.
     for (int attempt = 0;; attempt++) {
         bool again = false;
         size_t at = 0;

@@ -20,7 +20,8 @@ uint64_t flat_value(const std::string& text, const std::string& key);
 /// mkdir -p below `mount_point`, calling `made(directory)` for each that was not there before.
 Status make_directories(const std::string& mount_point, const std::string& path,
                         Status (*made)(const std::string& directory));
-std::vector<std::string> missing_directories(const std::string& mount_point, const std::string& path);
+std::vector<std::string> missing_directories(const std::string& mount_point,
+                                             const std::string& path);
 /// cgroup.procs of the directory and of all below it.
 std::vector<pid_t> processes_below(const std::string& directory);
 /// SIGKILLs what processes_below() shows until it shows nothing; ETIMEDOUT after five seconds.

@@ -28,11 +28,10 @@ int run(int argc, char** argv) {
     app.add_option("--sentry", cli.options.sentry_path, "the moat-sentry to use");
     app.add_option("--gofer", cli.options.gofer_path, "the moat-gofer to use");
     app.require_subcommand(1);
-    for (const auto add :
-         {cli::add_create, cli::add_start, cli::add_run, cli::add_state, cli::add_kill,
-          cli::add_delete, cli::add_exec, cli::add_list, cli::add_ps, cli::add_wait, cli::add_spec,
-          cli::add_do, cli::add_pause, cli::add_events, cli::add_update, cli::add_features,
-          cli::add_stacks}) {
+    for (const auto add : {cli::add_create, cli::add_start, cli::add_run, cli::add_state,
+                           cli::add_kill, cli::add_delete, cli::add_exec, cli::add_list,
+                           cli::add_ps, cli::add_wait, cli::add_spec, cli::add_do, cli::add_pause,
+                           cli::add_events, cli::add_update, cli::add_features, cli::add_stacks}) {
         add(app, cli);
     }
     CLI11_PARSE(app, argc, argv);

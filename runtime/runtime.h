@@ -34,7 +34,7 @@ struct Options {
 struct Resources {
     std::optional<int64_t> memory_limit_bytes;  ///< -1: none
     std::optional<int64_t> memory_swap_bytes;
-    std::optional<int64_t> cpu_quota_us;        ///< per period; -1: none
+    std::optional<int64_t> cpu_quota_us;  ///< per period; -1: none
     std::optional<uint64_t> cpu_period_us;
     std::optional<uint64_t> cpu_shares;
     std::optional<std::string> cpuset_cpus;
@@ -47,8 +47,9 @@ struct Resources {
 struct SandboxConfig {
     std::string id;
     std::string hostname;
-    std::string network_namespace;  ///< path of the pod's; empty: a new, empty one (NetworkMode::kNone)
-    std::string cgroup_parent;      ///< below which the pod's cgroup `<id>` is made; "" the default
+    std::string
+        network_namespace;      ///< path of the pod's; empty: a new, empty one (NetworkMode::kNone)
+    std::string cgroup_parent;  ///< below which the pod's cgroup `<id>` is made; "" the default
     Resources resources;
     std::map<std::string, std::string> annotations;
     std::map<std::string, std::string> sysctls;
@@ -56,7 +57,7 @@ struct SandboxConfig {
 
 /// Where the streams of a container or an exec go. All descriptors are borrowed for the call.
 struct Stdio {
-    int stdin_fd = -1;   ///< -1: /dev/null
+    int stdin_fd = -1;  ///< -1: /dev/null
     int stdout_fd = -1;
     int stderr_fd = -1;
     int cri_log_fd = -1;  ///< stdout and stderr as CRI log lines into this file, if set
@@ -73,9 +74,9 @@ struct CreateConfig {
 
 struct ExecConfig {
     std::vector<std::string> args;
-    std::vector<std::string> env;  ///< empty: the container's
+    std::vector<std::string> env;        ///< empty: the container's
     std::vector<std::string> extra_env;  ///< added to it, replacing variables of the same name
-    std::string cwd;               ///< empty: the container's
+    std::string cwd;                     ///< empty: the container's
     std::optional<uint32_t> uid, gid;
     std::vector<uint32_t> additional_gids;
     bool terminal = false;
@@ -131,8 +132,8 @@ class Runtime {
 
     /// Makes cgroup, state directory and sentry of a pod; on error nothing is left of it.
     Status create_sandbox(const SandboxConfig& config);
-    /// Kills all of the pod's containers and its sentry and removes what was made. A sandbox that is
-    /// not there is a success.
+    /// Kills all of the pod's containers and its sentry and removes what was made. A sandbox that
+    /// is not there is a success.
     Status destroy_sandbox(const std::string& id);
     /// OCI create: builds the plan, starts the gofer (and the sentry, for a container that starts a
     /// sandbox), leaves the container Created.
@@ -150,7 +151,8 @@ class Runtime {
     Result<std::string> exec(const std::string& id, const ExecConfig& config);
     Result<ExitStatus> wait_exec(const std::string& id, const std::string& exec_id);
     Status kill_exec(const std::string& id, const std::string& exec_id, int signal);
-    Status resize(const std::string& id, const std::string& exec_id, uint16_t rows, uint16_t columns);
+    Status resize(const std::string& id, const std::string& exec_id, uint16_t rows,
+                  uint16_t columns);
     Result<std::vector<ProcessInfo>> processes(const std::string& id);
     Result<Stats> stats(const std::string& id);
     /// Of the pod's cgroup as a whole, the sentry and the gofers included.
@@ -162,7 +164,8 @@ class Runtime {
     Status reopen_log(const std::string& id, int log_fd);
     Result<std::unique_ptr<EventStream>> events(const std::string& sandbox_id);
     Result<std::string> stacks(const std::string& sandbox_id);
-    /// Whether the sandbox's sentry is alive (its pid's start time is compared, not its number only).
+    /// Whether the sandbox's sentry is alive (its pid's start time is compared, not its number
+    /// only).
     bool sandbox_alive(const std::string& sandbox_id);
 
     struct Impl;  ///< of runtime/ alone

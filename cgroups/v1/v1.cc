@@ -88,7 +88,8 @@ class V1 final : public Manager {
                       *limits.pids > 0 ? std::to_string(*limits.pids) : "max"));
         }
         if (!limits.unified.empty()) {
-            return Error(EINVAL, "set limits: unified resources need cgroup v2, this machine has v1");
+            return Error(EINVAL,
+                         "set limits: unified resources need cgroup v2, this machine has v1");
         }
         return {};
     }
@@ -176,7 +177,8 @@ class V1 final : public Manager {
                  const std::string& value) const {
         const std::string d = directory(controller, path);
         if (d.empty()) {
-            return Error(ENOTSUP, "set " + file + ": the " + controller + " controller is not mounted");
+            return Error(ENOTSUP,
+                         "set " + file + ": the " + controller + " controller is not mounted");
         }
         return write_file(d + "/" + file, value);
     }

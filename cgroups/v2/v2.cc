@@ -27,8 +27,8 @@ class V2 final : public Manager {
 
     Status make(const std::string& path) const override {
         TRY(make_directories(mount_point_, path, nullptr));
-        // Controllers are passed on from the root down to the parent of the last one: processes live
-        // in leaves only ("no internal processes", cgroups(7)).
+        // Controllers are passed on from the root down to the parent of the last one: processes
+        // live in leaves only ("no internal processes", cgroups(7)).
         size_t at = 0;
         do {
             TRY(delegate(mount_point_ + path.substr(0, at)));
@@ -49,12 +49,12 @@ class V2 final : public Manager {
             TRY(write_file(d + "memory.low", max_or(*limits.memory_reservation_bytes)));
         }
         if (limits.cpu_shares && *limits.cpu_shares != 0) {
-            TRY(write_file(d + "cpu.weight", std::to_string(weight_from_shares(*limits.cpu_shares))));
+            TRY(write_file(d + "cpu.weight",
+                           std::to_string(weight_from_shares(*limits.cpu_shares))));
         }
         if (limits.cpu_quota_us || limits.cpu_period_us) {
-            std::string value = limits.cpu_quota_us.value_or(-1) > 0
-                                    ? std::to_string(*limits.cpu_quota_us)
-                                    : "max";
+            std::string value =
+                limits.cpu_quota_us.value_or(-1) > 0 ? std::to_string(*limits.cpu_quota_us) : "max";
             if (!limits.cpu_quota_us) {
                 const std::string now = read_file(d + "cpu.max").value_or("max");
                 value = now.substr(0, now.find_first_of(" \n"));
@@ -71,7 +71,8 @@ class V2 final : public Manager {
             TRY(write_file(d + "cpuset.mems", *limits.cpuset_mems));
         }
         if (limits.pids) {
-            TRY(write_file(d + "pids.max", *limits.pids > 0 ? std::to_string(*limits.pids) : "max"));
+            TRY(write_file(d + "pids.max",
+                           *limits.pids > 0 ? std::to_string(*limits.pids) : "max"));
         }
         for (const auto& [file, value] : limits.unified) {
             if (file.find('/') != std::string::npos) {
@@ -130,7 +131,8 @@ class V2 final : public Manager {
                 wanted += (wanted.empty() ? "+" : " +") + name;
             }
         }
-        return wanted.empty() ? Status() : write_file(directory + "/cgroup.subtree_control", wanted);
+        return wanted.empty() ? Status()
+                              : write_file(directory + "/cgroup.subtree_control", wanted);
     }
     static bool word_in(std::string text, const std::string& word) {
         for (char& c : text) {
@@ -148,8 +150,8 @@ class V2 final : public Manager {
         if (sum < 0) {
             return write_file(d + "memory.swap.max", "max");
         }
-        const int64_t memory = limits.memory_bytes.value_or(
-            static_cast<int64_t>(read_number(d + "memory.max")));
+        const int64_t memory =
+            limits.memory_bytes.value_or(static_cast<int64_t>(read_number(d + "memory.max")));
         if (memory <= 0 || sum < memory) {
             return Error(EINVAL, "set limits: memory and swap together (" + std::to_string(sum) +
                                      ") must not be less than the memory limit");

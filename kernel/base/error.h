@@ -9,9 +9,9 @@
 
 namespace moat {
 
-/// The node side's error (cgroups/, runtime/, cri/), for the person on call: the errno for programs,
-/// the message for people. Each layer puts its own step in front:
-/// "create web-1: mount proc at /proc: Operation not permitted".
+/// The node side's error (cgroups/, runtime/, cri/), for the person on call: the errno for
+/// programs, the message for people. Each layer puts its own step in front: "create web-1: mount
+/// proc at /proc: Operation not permitted".
 class [[nodiscard]] Error {
   public:
     Error(int code, std::string message) : code_(code), message_(std::move(message)) {}

@@ -133,8 +133,8 @@ class Reader {
         }
     }
     template <typename I>
-        requires(std::is_integral_v<I> && !std::is_same_v<I, bool>)
-    void read_value(const Json& v, I& out) {
+    requires(std::is_integral_v<I> && !std::is_same_v<I, bool>) void read_value(const Json& v,
+                                                                                I& out) {
         if (const auto* u = v.get_ptr<const Json::number_unsigned_t*>()) {
             if (std::in_range<I>(*u)) {
                 out = static_cast<I>(*u);
@@ -345,10 +345,14 @@ Json to_json(const ExitStatus& status) {
 }
 
 Json to_json(const ProcessInfo& info) {
-    return {{"pid", info.pid},           {"ppid", info.ppid},
-            {"host_pid", info.host_pid}, {"uid", info.uid},
-            {"state", info.state},       {"command", info.command},
-            {"cpu_ns", info.cpu_ns},     {"rss_bytes", info.rss_bytes},
+    return {{"pid", info.pid},
+            {"ppid", info.ppid},
+            {"host_pid", info.host_pid},
+            {"uid", info.uid},
+            {"state", info.state},
+            {"command", info.command},
+            {"cpu_ns", info.cpu_ns},
+            {"rss_bytes", info.rss_bytes},
             {"started_at_ns", info.started_at_ns}};
 }
 

@@ -2,34 +2,34 @@
 
 // The control protocol between runtime/ and a sentry.
 //
-// A unix stream socket `control.sock` in the sandbox's state directory (the sentry gets the listening
-// descriptor). Each message is a 4-byte little-endian length, then that many bytes of JSON, with
-// descriptors attached to the first byte (SCM_RIGHTS). A request is {"method": M, ...}, its answer
+// A unix stream socket `control.sock` in the sandbox's state directory (the sentry gets the
+// listening descriptor). Each message is a 4-byte little-endian length, then that many bytes of
+// JSON, with descriptors attached to the first byte (SCM_RIGHTS). A request is {"method": M, ...},
+// its answer
 // {"ok": true, ...} or {"ok": false, "errno": N, "message": "step: why"}. A connection carries one
 // request at a time; `wait` and `events` hold it until there is something to say, and closing it
 // cancels them. "fds" in a request names the attached descriptors in their order.
 //
 // method            fields                                          answer
-// boot              plan: SandboxPlan                               {} (the sentry is confined and ready)
-// create_container  plan: ContainerPlan, fds: gofer, stdin, ...     {}
-// start             id                                              {pid}     (guest pid of the init)
-// exec              id, process: ProcessPlan, fds                   {exec_id, pid}
+// boot              plan: SandboxPlan                               {} (the sentry is confined and
+// ready) create_container  plan: ContainerPlan, fds: gofer, stdin, ...     {} start             id
+// {pid}     (guest pid of the init) exec              id, process: ProcessPlan, fds {exec_id, pid}
 // signal            id, signal, all: bool, exec_id?                 {}        (ESRCH: not running)
 // wait              id, exec_id?                                    {exit: ExitStatus}
 // state             id                                              {state, pid, exit?}
-// list              -                                               {containers: [{id, state, pid, exit?}]}
-// ps                id                                              {processes: [ProcessInfo]}
-// stats             id                                              {tasks, upper_bytes, upper_inodes, syscalls}
-// pause / resume    id                                              {}
-// resize            id, exec_id?, rows, columns                     {}
-// reopen_log        id, fds: log                                    {}
-// update            id, pids_limit                                  {}
-// destroy           id                                              {}        (kills, waits, forgets)
-// events            -                                               a stream of {event, id, exec_id?, exit?}
+// list              -                                               {containers: [{id, state, pid,
+// exit?}]} ps                id                                              {processes:
+// [ProcessInfo]} stats             id                                              {tasks,
+// upper_bytes, upper_inodes, syscalls} pause / resume    id {} resize            id, exec_id?,
+// rows, columns                     {} reopen_log        id, fds: log {} update            id,
+// pids_limit                                  {} destroy           id {}        (kills, waits,
+// forgets) events            -                                               a stream of {event,
+// id, exec_id?, exit?}
 //                                                                   event: started, exited, oom
-// stacks            -                                               {text}    (every task and what it waits for)
-// unsupported       -                                               {calls: {name: count}}
-// shutdown          -                                               {} then the sentry exits
+// stacks            -                                               {text}    (every task and what
+// it waits for) unsupported       -                                               {calls: {name:
+// count}} shutdown          -                                               {} then the sentry
+// exits
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -56,8 +56,8 @@ struct Message {
 
 /// Sends one message; blocks until it is written. Errors: EMSGSIZE, EPIPE, ...
 Status send_message(int socket, const Json& body, const std::vector<int>& fds = {});
-/// Receives one message; blocks. ECONNRESET at end of file; EBADMSG for what is not JSON or has more
-/// descriptors than kMaxFds (they are closed).
+/// Receives one message; blocks. ECONNRESET at end of file; EBADMSG for what is not JSON or has
+/// more descriptors than kMaxFds (they are closed).
 Result<Message> receive_message(int socket);
 
 /// Reading fields of a peer's JSON never throws: a missing or ill-typed field gives `fallback`.

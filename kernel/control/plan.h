@@ -46,10 +46,10 @@ struct CapabilitySets {
 
 /// Where one of the standard streams of a process goes.
 enum class StdioKind : uint8_t {
-    kNull,     ///< /dev/null of the guest
-    kFd,       ///< a descriptor handed over with the message ("stdin", "stdout", "stderr")
-    kCriLog,   ///< lines into the descriptor "log" in the CRI log format
-    kTerminal, ///< a guest terminal, bridged to the descriptor "console" (a raw host pty slave)
+    kNull,      ///< /dev/null of the guest
+    kFd,        ///< a descriptor handed over with the message ("stdin", "stdout", "stderr")
+    kCriLog,    ///< lines into the descriptor "log" in the CRI log format
+    kTerminal,  ///< a guest terminal, bridged to the descriptor "console" (a raw host pty slave)
 };
 
 struct ProcessPlan {
@@ -73,10 +73,10 @@ struct ProcessPlan {
 
 /// One mount of a container, in the order in which they are made.
 struct MountPlan {
-    std::string destination;           ///< absolute, inside the container
-    std::string type;                  ///< gofer, tmpfs, proc, sysfs, dev, devpts, mqueue, cgroup, shared
-    std::string source;                ///< shared: the name of a tmpfs shared by the pod's containers
-    int gofer_mount = -1;              ///< gofer: index of the mount in the gofer's own plan
+    std::string destination;  ///< absolute, inside the container
+    std::string type;         ///< gofer, tmpfs, proc, sysfs, dev, devpts, mqueue, cgroup, shared
+    std::string source;       ///< shared: the name of a tmpfs shared by the pod's containers
+    int gofer_mount = -1;     ///< gofer: index of the mount in the gofer's own plan
     bool read_only = false;
     bool no_exec = false;
     bool no_suid = false;
@@ -86,8 +86,8 @@ struct MountPlan {
 
 /// The gofer's mount 0 is the container's root.
 struct RootPlan {
-    bool overlay = true;     ///< tmpfs upper over the gofer's read-only lower
-    bool read_only = false;  ///< for the guest; mounts are made before it takes effect
+    bool overlay = true;       ///< tmpfs upper over the gofer's read-only lower
+    bool read_only = false;    ///< for the guest; mounts are made before it takes effect
     uint64_t upper_bytes = 0;  ///< size limit of the upper layer; 0: half the memory
 };
 
@@ -122,7 +122,7 @@ struct ExitStatus {
 };
 
 struct ProcessInfo {
-    int32_t pid = 0;   ///< in the container's pid namespace
+    int32_t pid = 0;  ///< in the container's pid namespace
     int32_t ppid = 0;
     int32_t host_pid = 0;  ///< in the sentry's host pid namespace
     uint32_t uid = 0;

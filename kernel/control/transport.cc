@@ -71,7 +71,8 @@ Status send_message(int socket, const Json& body, const std::vector<int>& fds) {
     if (fds.size() > kMaxFds) {
         return Errno(EMSGSIZE);
     }
-    // Bytes that are not UTF-8 (a guest's process name) are replaced, as dump() would abort on them.
+    // Bytes that are not UTF-8 (a guest's process name) are replaced, as dump() would abort on
+    // them.
     std::string bytes(4, '\0');
     bytes += body.dump(-1, ' ', false, Json::error_handler_t::replace);
     const size_t length = bytes.size() - 4;

@@ -13,11 +13,11 @@ namespace moat::runtime::cli {
 
 struct Cli {
     Options options;
-    std::string log;                  ///< --log: errors go here too
+    std::string log;  ///< --log: errors go here too
     std::string log_format = "text";
     bool debug = false;
-    bool systemd_cgroup = false;      ///< accepted; both forms of cgroupsPath are always understood
-    std::function<int()> action;      ///< of the verb that was named; its result is the exit status
+    bool systemd_cgroup = false;  ///< accepted; both forms of cgroupsPath are always understood
+    std::function<int()> action;  ///< of the verb that was named; its result is the exit status
 
     /// Reports on stderr and in --log; returns the exit status 1.
     int fail(const Error& error) const;

@@ -15,7 +15,8 @@ void add_delete(CLI::App& app, Cli& cli) {
     auto config = std::make_shared<Delete>();
     CLI::App* verb = app.add_subcommand("delete", "remove a stopped container");
     verb->add_option("id", config->id, "the container's id")->required();
-    verb->add_flag("-f,--force", config->force, "kill it first if it runs; success if it is not there");
+    verb->add_flag("-f,--force", config->force,
+                   "kill it first if it runs; success if it is not there");
     verb->final_callback([&cli, config] {
         cli.action = [&cli, config] {
             Runtime runtime(cli.options);

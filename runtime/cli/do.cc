@@ -44,7 +44,9 @@ Result<Json> volume(const std::string& text) {
     }
     Json options = {"rbind"};
     options.push_back(read_only ? "ro" : "rw");
-    return Json{{"destination", destination}, {"type", "bind"}, {"source", source},
+    return Json{{"destination", destination},
+                {"type", "bind"},
+                {"source", source},
                 {"options", std::move(options)}};
 }
 
@@ -62,42 +64,42 @@ Result<Json> config_for(const Do& config) {
     for (char** variable = environ; *variable != nullptr; variable++) {
         env.push_back(*variable);
     }
-    Json namespaces = Json::array({{{"type", "pid"}}, {{"type", "ipc"}}, {{"type", "uts"}},
-                                   {{"type", "mount"}}});
+    Json namespaces =
+        Json::array({{{"type", "pid"}}, {{"type", "ipc"}}, {{"type", "uts"}}, {{"type", "mount"}}});
     if (config.network == "none") {
         namespaces.push_back({{"type", "network"}});
     }
-    Json mounts = Json::array(
-        {{{"destination", "/proc"}, {"type", "proc"}, {"source", "proc"}},
-         {{"destination", "/dev"}, {"type", "tmpfs"}, {"source", "tmpfs"}},
-         {{"destination", "/dev/pts"}, {"type", "devpts"}, {"source", "devpts"}},
-         {{"destination", "/dev/shm"}, {"type", "tmpfs"}, {"source", "shm"}},
-         {{"destination", "/sys"}, {"type", "sysfs"}, {"source", "sysfs"}, {"options", {"ro", "nosuid"}}},
-         {{"destination", "/tmp"}, {"type", "tmpfs"}, {"source", "tmpfs"},
-          {"options", {"mode=1777", "nosuid", "nodev"}}}});
+    Json mounts =
+        Json::array({{{"destination", "/proc"}, {"type", "proc"}, {"source", "proc"}},
+                     {{"destination", "/dev"}, {"type", "tmpfs"}, {"source", "tmpfs"}},
+                     {{"destination", "/dev/pts"}, {"type", "devpts"}, {"source", "devpts"}},
+                     {{"destination", "/dev/shm"}, {"type", "tmpfs"}, {"source", "shm"}},
+                     {{"destination", "/sys"},
+                      {"type", "sysfs"},
+                      {"source", "sysfs"},
+                      {"options", {"ro", "nosuid"}}}});
     for (const std::string& text : config.volumes) {
         mounts.push_back(TRY(volume(text)));
     }
     const Json all_capabilities = {
-        "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
-        "CAP_SETUID", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_MKNOD",
-        "CAP_AUDIT_WRITE", "CAP_SETFCAP"};
-    return Json{
-        {"ociVersion", "1.2.0"},
-        {"process",
-         {{"terminal", config.terminal},
-          {"user", {{"uid", getuid()}, {"gid", getgid()}}},
-          {"args", config.command},
-          {"env", std::move(env)},
-          {"cwd", cwd},
-          {"capabilities",
-           {{"bounding", all_capabilities},
-            {"effective", all_capabilities},
-            {"permitted", all_capabilities}}}}},
-        {"root", {{"path", root}, {"readonly", false}}},
-        {"hostname", "moat"},
-        {"mounts", std::move(mounts)},
-        {"linux", {{"namespaces", std::move(namespaces)}}}};
+        "CAP_CHOWN",  "CAP_DAC_OVERRIDE", "CAP_FOWNER",  "CAP_FSETID",           "CAP_KILL",
+        "CAP_SETGID", "CAP_SETUID",       "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT",
+        "CAP_MKNOD",  "CAP_AUDIT_WRITE",  "CAP_SETFCAP"};
+    return Json{{"ociVersion", "1.2.0"},
+                {"process",
+                 {{"terminal", config.terminal},
+                  {"user", {{"uid", getuid()}, {"gid", getgid()}}},
+                  {"args", config.command},
+                  {"env", std::move(env)},
+                  {"cwd", cwd},
+                  {"capabilities",
+                   {{"bounding", all_capabilities},
+                    {"effective", all_capabilities},
+                    {"permitted", all_capabilities}}}}},
+                {"root", {{"path", root}, {"readonly", false}}},
+                {"hostname", "moat"},
+                {"mounts", std::move(mounts)},
+                {"linux", {{"namespaces", std::move(namespaces)}}}};
 }
 
 int run_do(Cli& cli, const Do& config) {
@@ -114,9 +116,9 @@ int run_do(Cli& cli, const Do& config) {
     }
     Cleanup remove_bundle([&] { (void)remove_tree(bundle); });
     const ScopedFd directory(::open(bundle, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (const auto written = replace_file(directory.get(), "config.json",
-                                          json->dump(-1, ' ', false, Json::error_handler_t::replace),
-                                          Durability::kProcess);
+    if (const auto written = replace_file(
+            directory.get(), "config.json",
+            json->dump(-1, ' ', false, Json::error_handler_t::replace), Durability::kProcess);
         !written.ok()) {
         return cli.fail(written.error().within("do"));
     }
@@ -131,7 +133,8 @@ int run_do(Cli& cli, const Do& config) {
 
 void add_do(CLI::App& app, Cli& cli) {
     auto config = std::make_shared<Do>();
-    CLI::App* verb = app.add_subcommand("do", "run a command in a sandbox over this machine's files");
+    CLI::App* verb =
+        app.add_subcommand("do", "run a command in a sandbox over this machine's files");
     verb->add_option("--root", config->root, "directory that it sees as its root");
     verb->add_option("--network", config->network, "none or host")
         ->check(CLI::IsMember({"none", "host"}));

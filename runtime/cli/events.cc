@@ -96,7 +96,8 @@ void add_events(CLI::App& app, Cli& cli) {
     CLI::App* verb = app.add_subcommand("events", "print a sandbox's events, or statistics");
     verb->add_option("id", config->id, "the container's id")->required();
     verb->add_flag("--stats", config->stats, "print statistics once and end");
-    verb->add_option("--interval", config->interval, "print statistics every so many seconds (\"5s\")");
+    verb->add_option("--interval", config->interval,
+                     "print statistics every so many seconds (\"5s\")");
     verb->final_callback([&cli, config] {
         cli.action = [&cli, config] {
             const int interval = atoi(config->interval.c_str());

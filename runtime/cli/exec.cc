@@ -53,8 +53,8 @@ Result<int> run_exec(Cli& cli, Exec& exec) {
     const auto write_pid = [&]() -> Status {
         if (!exec.pid_file.empty()) {
             const auto info = TRY(runtime.state(exec.id));
-            const ScopedFd fd(::open(exec.pid_file.c_str(),
-                                     O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+            const ScopedFd fd(
+                ::open(exec.pid_file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
             if (!fd) {
                 return Error::from_errno(errno, "write " + exec.pid_file);
             }
@@ -89,12 +89,12 @@ Result<int> run_exec(Cli& cli, Exec& exec) {
     const std::string exec_id = TRY(runtime.exec(exec.id, config));
     pty.slave.reset();
     TRY(write_pid());
-    const auto exit = TRY(foreground.run(
-        {[&] { return runtime.wait_exec(exec.id, exec_id); },
-         [&](int signal) { (void)runtime.kill_exec(exec.id, exec_id, signal); },
-         [&](uint16_t rows, uint16_t columns) {
-             (void)runtime.resize(exec.id, exec_id, rows, columns);
-         }}));
+    const auto exit =
+        TRY(foreground.run({[&] { return runtime.wait_exec(exec.id, exec_id); },
+                            [&](int signal) { (void)runtime.kill_exec(exec.id, exec_id, signal); },
+                            [&](uint16_t rows, uint16_t columns) {
+                                (void)runtime.resize(exec.id, exec_id, rows, columns);
+                            }}));
     return exit.shell_code();
 }
 

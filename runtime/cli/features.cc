@@ -13,7 +13,8 @@ void add_features(CLI::App& app, Cli& cli) {
                 const Json features = {
                     {"ociVersionMin", "1.0.0"},
                     {"ociVersionMax", "1.2.0"},
-                    {"hooks", {"prestart", "createRuntime", "createContainer", "poststart", "poststop"}},
+                    {"hooks",
+                     {"prestart", "createRuntime", "createContainer", "poststart", "poststop"}},
                     {"mountOptions", {"bind", "rbind", "ro", "rw", "noexec", "nosuid", "nodev"}},
                     {"linux",
                      {{"namespaces", {"cgroup", "ipc", "mount", "network", "pid", "uts"}},

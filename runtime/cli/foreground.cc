@@ -20,8 +20,8 @@ Foreground::Foreground() {
     sigset_t mask;
     sigfillset(&mask);
     // Not the process's: children of ours, our own pipes and faults.
-    for (const int sig : {SIGCHLD, SIGPIPE, SIGURG, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT,
-                          SIGTTOU, SIGTTIN}) {
+    for (const int sig : {SIGCHLD, SIGPIPE, SIGURG, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP,
+                          SIGABRT, SIGTTOU, SIGTTIN}) {
         sigdelset(&mask, sig);
     }
     ::pthread_sigmask(SIG_BLOCK, &mask, &old_mask_);

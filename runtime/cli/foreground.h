@@ -12,7 +12,8 @@ namespace moat::runtime::cli {
 
 /// Stands between our terminal and signals and a process in a sandbox while it runs.
 ///
-/// Made before the process is, so that no signal is lost: from then on signals are blocked and queue.
+/// Made before the process is, so that no signal is lost: from then on signals are blocked and
+/// queue.
 class Foreground {
   public:
     Foreground();
@@ -30,8 +31,8 @@ class Foreground {
         std::function<void(int signal)> signal;
         std::function<void(uint16_t rows, uint16_t columns)> resize;
     };
-    /// Passes everything on until `wait` returns, then what is left of the output. Its own terminal is
-    /// raw meanwhile.
+    /// Passes everything on until `wait` returns, then what is left of the output. Its own terminal
+    /// is raw meanwhile.
     Result<ExitStatus> run(const Process& process);
 
   private:

@@ -60,7 +60,8 @@ void add_run(CLI::App& app, Cli& cli) {
     verb->add_option("-b,--bundle", config->create.bundle, "directory with config.json");
     verb->add_option("--console-socket", config->create.console_socket,
                      "unix socket that receives the terminal's master");
-    verb->add_option("--pid-file", config->create.pid_file, "where the sentry's host pid is written");
+    verb->add_option("--pid-file", config->create.pid_file,
+                     "where the sentry's host pid is written");
     verb->add_flag("-d,--detach", config->detach, "do not wait for it");
     verb->add_flag("--keep", config->keep, "do not delete it afterwards");
     accept_flag(*verb, "--no-pivot", "the sandbox does not pivot the container's root");

@@ -17,8 +17,7 @@ void add_spec(CLI::App& app, Cli& cli) {
     verb->final_callback([&cli, bundle] {
         cli.action = [&cli, bundle] {
             const std::string path = *bundle + "/config.json";
-            const ScopedFd fd(
-                ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+            const ScopedFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
             if (!fd) {
                 return cli.fail(Error::from_errno(errno, "spec: create " + path));
             }

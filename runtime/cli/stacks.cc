@@ -8,7 +8,8 @@ namespace moat::runtime::cli {
 
 void add_stacks(CLI::App& app, Cli& cli) {
     auto id = std::make_shared<std::string>();
-    CLI::App* verb = app.add_subcommand("stacks", "print every task of a sandbox and what it waits for");
+    CLI::App* verb =
+        app.add_subcommand("stacks", "print every task of a sandbox and what it waits for");
     verb->add_option("id", *id, "a container's or the sandbox's id")->required();
     verb->final_callback([&cli, id] {
         cli.action = [&cli, id] {

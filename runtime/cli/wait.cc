@@ -9,7 +9,8 @@ namespace moat::runtime::cli {
 
 void add_wait(CLI::App& app, Cli& cli) {
     auto id = std::make_shared<std::string>();
-    CLI::App* verb = app.add_subcommand("wait", "wait for a container's end; prints its exit status");
+    CLI::App* verb =
+        app.add_subcommand("wait", "wait for a container's end; prints its exit status");
     verb->add_option("id", *id, "the container's id")->required();
     verb->final_callback([&cli, id] {
         cli.action = [&cli, id] {

@@ -98,7 +98,8 @@ Result<std::string> Runtime::exec(const std::string& id, const ExecConfig& confi
     const Record record = TRY_STEP(step, impl_->load(id));
     control::ProcessPlan plan = record.process;
     if (!config.process_json.empty()) {
-        plan = plan_process(TRY_STEP(step, parse_process(config.process_json, "the process object")));
+        plan =
+            plan_process(TRY_STEP(step, parse_process(config.process_json, "the process object")));
     } else {
         plan.args = config.args;
         plan.terminal = config.terminal;

@@ -119,7 +119,8 @@ struct Create {
             wanted = TRY(cgroups::normalize_path(spec.cgroups_path));
         }
         if (joins()) {
-            record.container_cgroup = wanted.empty() ? sandbox->pod_cgroup + "/" + config.id : wanted;
+            record.container_cgroup =
+                wanted.empty() ? sandbox->pod_cgroup + "/" + config.id : wanted;
             return note_cgroups(launch, {record.container_cgroup});
         }
         record.pod_cgroup = wanted.empty() ? sandbox_cgroup("", config.id) : wanted;
@@ -188,9 +189,10 @@ struct Create {
     }
 
     Status create_in_sentry(const control::ContainerPlan& plan, const std::vector<NamedFd>& fds) {
-        auto client = TRY(ControlClient::connect(joins() ? sandbox_directory->fd()
-                                                         : launch.directory.fd()));
-        const auto answer = client.call("create_container", {{"plan", control::to_json(plan)}}, fds);
+        auto client =
+            TRY(ControlClient::connect(joins() ? sandbox_directory->fd() : launch.directory.fd()));
+        const auto answer =
+            client.call("create_container", {{"plan", control::to_json(plan)}}, fds);
         if (answer.ok()) {
             return {};
         }
@@ -208,7 +210,8 @@ struct Create {
 
     Status run_create_hooks() {
         const SpecHooks& hooks = spec.hooks;
-        if (hooks.prestart.empty() && hooks.create_runtime.empty() && hooks.create_container.empty()) {
+        if (hooks.prestart.empty() && hooks.create_runtime.empty() &&
+            hooks.create_container.empty()) {
             return {};
         }
         ContainerInfo info;
@@ -234,7 +237,8 @@ Status Runtime::create(const CreateConfig& config) {
         return Error(EINVAL, step + ": that name is taken by the sentry's own cgroup");
     }
     if (!spec.hooks.start_container.empty()) {
-        return Error(ENOTSUP, step + ": startContainer hooks would run inside the sandbox: not built");
+        return Error(ENOTSUP,
+                     step + ": startContainer hooks would run inside the sandbox: not built");
     }
     if (spec.find_namespace("user") != nullptr) {
         return Error(ENOTSUP, step + ": user namespaces are not built");
@@ -266,7 +270,12 @@ Status Runtime::create(const CreateConfig& config) {
     record.created_at_ns = now_ns();
 
     Cleanup undo_all([&] { undo(launch); });
-    Create create{config, spec, bundle, placement, launch, record.has_sandbox ? nullptr : &sandbox,
+    Create create{config,
+                  spec,
+                  bundle,
+                  placement,
+                  launch,
+                  record.has_sandbox ? nullptr : &sandbox,
                   sandbox_directory ? &*sandbox_directory : nullptr};
     TRY_STEP(step, create.run());
     undo_all.release();

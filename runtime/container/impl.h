@@ -31,10 +31,11 @@ struct Runtime::Impl {
     Result<Record> load(const std::string& id);
     /// Containers (not the sandbox itself) that live in the sandbox.
     Result<std::vector<std::string>> members(const std::string& sandbox_id);
-    /// The container's state as the sentry tells it, or as the record must have it when there is none.
+    /// The container's state as the sentry tells it, or as the record must have it when there is
+    /// none.
     Result<ContainerInfo> info(const StateDirectory& directory, const Record& record);
-    /// Undoes everything that the record says, in reverse order; what is gone already is success. The
-    /// directory goes last, and only if everything else went.
+    /// Undoes everything that the record says, in reverse order; what is gone already is success.
+    /// The directory goes last, and only if everything else went.
     Status tear_down(const StateDirectory& directory, Record& record);
 
   private:
@@ -54,17 +55,18 @@ Result<ScopedFd> open_program(const std::string& configured, const char* name);
 
 struct SentryConfig {
     control::SandboxPlan plan;
-    std::string network_namespace;   ///< joined if set
+    std::string network_namespace;  ///< joined if set
     bool new_network_namespace = false;
-    cgroups::Limits limits;          ///< of the pod's cgroup
-    std::string cgroup;              ///< the pod's
+    cgroups::Limits limits;  ///< of the pod's cgroup
+    std::string cgroup;      ///< the pod's
 };
 /// Makes the pod's cgroups and starts the sentry in `<pod>/sentry`; it does not wait for it.
 Status start_sentry(Launch& launch, const SentryConfig& config);
 /// The first request: done when the sentry is confined and ready.
 Status boot_sentry(Launch& launch, const control::SandboxPlan& plan);
 /// Starts the container's gofer in `cgroup`; returns the sentry's end of its socket.
-Result<ScopedFd> start_gofer(Launch& launch, const gofer::GoferPlan& plan, const std::string& cgroup);
+Result<ScopedFd> start_gofer(Launch& launch, const gofer::GoferPlan& plan,
+                             const std::string& cgroup);
 
 /// A pty of the host whose slave is in raw mode, since the guest has a line discipline of its own.
 struct Pty {

@@ -19,8 +19,8 @@ ExitStatus killed_exit(bool oom) {
     return status;
 }
 
-/// Remembers an exit in the record, so that it is still known when the sentry is not. Best effort: a
-/// container that changes just now is locked, and asked again later.
+/// Remembers an exit in the record, so that it is still known when the sentry is not. Best effort:
+/// a container that changes just now is locked, and asked again later.
 void remember(const std::string& state_root, const std::string& id, const ExitStatus& exit) {
     auto directory = StateDirectory::open(state_root, id, LockMode::kExclusive);
     if (!directory.ok()) {
@@ -110,7 +110,8 @@ Result<ControlClient> Runtime::Impl::connect(const std::string& sandbox_id) {
     const auto directory =
         TRY(StateDirectory::open(options.state_root, sandbox_id, LockMode::kNone));
     auto client = ControlClient::connect(directory.fd());
-    if (!client.ok() && (client.error().code() == ECONNREFUSED || client.error().code() == ENOENT)) {
+    if (!client.ok() &&
+        (client.error().code() == ECONNREFUSED || client.error().code() == ENOENT)) {
         return Error(ECONNRESET, "the sentry of sandbox " + sandbox_id + " is gone");
     }
     return client;
@@ -184,7 +185,8 @@ Result<ContainerInfo> Runtime::Impl::info(const StateDirectory& directory, const
                 const auto state =
                     control::container_state_from_name(control::get_string(*answer, "state"));
                 if (!state.ok()) {
-                    return Error(EBADMSG, "state " + record.id + ": the sentry names an unknown state");
+                    return Error(EBADMSG,
+                                 "state " + record.id + ": the sentry names an unknown state");
                 }
                 info.state = *state;
                 if (answer->contains("exit")) {
@@ -216,7 +218,8 @@ Result<ContainerInfo> Runtime::state(const std::string& id) {
     ContainerInfo info;
     bool note = false;
     {
-        const auto directory = TRY(StateDirectory::open(impl_->options.state_root, id, LockMode::kNone));
+        const auto directory =
+            TRY(StateDirectory::open(impl_->options.state_root, id, LockMode::kNone));
         auto record = directory.load();
         if (!record.ok()) {
             if (record.error().code() == ENOENT) {
@@ -292,7 +295,8 @@ Result<Stats> Runtime::stats(const std::string& id) {
     const auto* manager = TRY_STEP(step, impl_->manager());
     Stats out;
     convert(TRY_STEP(step, manager->statistics(record.container_cgroup)), out);
-    // Guest tasks, not host tasks: pools and service threads of the platform are not the container's.
+    // Guest tasks, not host tasks: pools and service threads of the platform are not the
+    // container's.
     if (const auto answer = impl_->call(id, "stats"); answer.ok()) {
         out.pids = control::get_int(*answer, "tasks", static_cast<int64_t>(out.pids));
         out.writable_layer_bytes = control::get_int(*answer, "upper_bytes");

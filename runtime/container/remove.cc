@@ -18,27 +18,29 @@ bool is_gone(const Error& error) {
 }  // namespace
 
 Status Runtime::Impl::tear_down(const StateDirectory& directory, Record& record) {
-    // A container in somebody else's sentry is forgotten there first, so that no guest process is left
-    // when its cgroup goes.
+    // A container in somebody else's sentry is forgotten there first, so that no guest process is
+    // left when its cgroup goes.
     if (record.has_container && !record.has_sandbox) {
         auto client = connect(record.sandbox_id);
         if (client.ok()) {
-            const auto answer =
-                client->call("destroy", {{"id", record.id}}, {}, kDestroyTimeoutMs);
+            const auto answer = client->call("destroy", {{"id", record.id}}, {}, kDestroyTimeoutMs);
             if (!answer.ok() && !is_gone(answer.error())) {
                 return answer.error().within("destroy it in the sentry");
             }
         }
     }
-    // The sentry is the init of its pid namespace: with it every guest process is dead, and waited for.
+    // The sentry is the init of its pid namespace: with it every guest process is dead, and waited
+    // for.
     if (record.has_sandbox) {
         TRY_STEP("kill the sentry", record.sentry.kill_and_wait());
     }
     TRY_STEP("kill the gofer", record.gofer.kill_and_wait());
     if (!record.cgroup_directories.empty()) {
         const auto* machine = TRY(manager());
-        // Also finds what was started by a creation that was killed before it could write the pid down.
-        const std::string& cgroup = record.has_sandbox ? record.pod_cgroup : record.container_cgroup;
+        // Also finds what was started by a creation that was killed before it could write the pid
+        // down.
+        const std::string& cgroup =
+            record.has_sandbox ? record.pod_cgroup : record.container_cgroup;
         if (!cgroup.empty()) {
             TRY(machine->kill(cgroup));
         }

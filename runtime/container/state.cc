@@ -155,7 +155,8 @@ Result<std::vector<std::string>> list_ids(const std::string& state_root) {
     return ids;
 }
 
-Result<StateDirectory> StateDirectory::create(const std::string& state_root, const std::string& id) {
+Result<StateDirectory> StateDirectory::create(const std::string& state_root,
+                                              const std::string& id) {
     TRY(check_id(id));
     TRY_STEP("make the state directory", make_directories(state_root, 0711));
     const std::string path = state_root + "/" + id;
@@ -216,16 +217,16 @@ Result<Record> StateDirectory::load() const {
 }
 
 Status StateDirectory::save(const Record& record) const {
-    // Processes, cgroups and mounts do not outlive a loss of power, so nothing worth an fsync is said
-    // here: what an unreadable state file leaves behind is this directory alone.
+    // Processes, cgroups and mounts do not outlive a loss of power, so nothing worth an fsync is
+    // said here: what an unreadable state file leaves behind is this directory alone.
     TRY_STEP("write the state file",
              replace_file(fd(), "state.json", record.to_json(), Durability::kProcess));
     return {};
 }
 
 Result<ScopedFd> StateDirectory::open_log(const std::string& name) const {
-    ScopedFd log(::openat(fd(), name.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW,
-                          0600));
+    ScopedFd log(
+        ::openat(fd(), name.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!log) {
         return Error::from_errno(errno, "open " + path_ + "/" + name);
     }
@@ -251,8 +252,6 @@ std::string StateDirectory::log_tail(const std::string& name) const {
     return tail;
 }
 
-Status StateDirectory::remove() const {
-    return remove_tree(path_);
-}
+Status StateDirectory::remove() const { return remove_tree(path_); }
 
 }  // namespace moat::runtime

@@ -2,9 +2,8 @@
 
 // State directories: `state_root/<id>/` holds
 //   state.json    what was made, written before and after it is made
-//   lock          flock: exclusive while the container changes; shared, on a sandbox, while others join
-//   control.sock  of a sandbox: its sentry listens there
-//   sentry.log, gofer.log
+//   lock          flock: exclusive while the container changes; shared, on a sandbox, while others
+//   join control.sock  of a sandbox: its sentry listens there sentry.log, gofer.log
 
 #include <cstdint>
 #include <map>
@@ -23,17 +22,17 @@ namespace moat::runtime {
 /// What state.json says. Everything that must be undone stands here before it is done.
 struct Record {
     std::string id;
-    std::string sandbox_id;       ///< whose sentry it runs in; its own id if it has one
-    bool has_sandbox = false;     ///< a sentry belongs to it
-    bool has_container = false;   ///< a container belongs to it (moatd's bare sandboxes have none)
-    bool complete = false;        ///< creation went through; otherwise it may only be removed
+    std::string sandbox_id;      ///< whose sentry it runs in; its own id if it has one
+    bool has_sandbox = false;    ///< a sentry belongs to it
+    bool has_container = false;  ///< a container belongs to it (moatd's bare sandboxes have none)
+    bool complete = false;       ///< creation went through; otherwise it may only be removed
     std::string bundle;
     std::string rootfs;
     int64_t created_at_ns = 0;
     ProcessRef sentry;
     ProcessRef gofer;
-    std::string pod_cgroup;        ///< of a sandbox
-    std::string container_cgroup;  ///< of a container
+    std::string pod_cgroup;                       ///< of a sandbox
+    std::string container_cgroup;                 ///< of a container
     std::vector<std::string> cgroup_directories;  ///< that we made, or were about to
     std::map<std::string, std::string> annotations;
     control::ProcessPlan process;  ///< of a container: what exec inherits

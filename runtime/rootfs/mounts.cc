@@ -36,8 +36,8 @@ Result<std::vector<Hint>> read_hints(const std::map<std::string, std::string>& a
                 hint.source = value;
             } else if (field == "type") {
                 if (value != "tmpfs" && value != "bind") {
-                    return Error(EINVAL, "annotation " + key + ": expected tmpfs or bind, found \"" +
-                                             value + "\"");
+                    return Error(EINVAL, "annotation " + key +
+                                             ": expected tmpfs or bind, found \"" + value + "\"");
                 }
                 hint.type = value;
             } else if (field == "share") {
@@ -70,13 +70,14 @@ bool is_bind(const SpecMount& mount) {
 /// sandbox.
 bool is_host_only(const std::string& option) {
     static const char* const kWords[] = {
-        "bind",        "rbind",       "private",  "rprivate",  "shared",     "rshared",
-        "slave",       "rslave",      "unbindable", "runbindable", "rw",     "rrw",
-        "suid",        "rsuid",       "exec",     "rexec",     "dev",        "rdev",
-        "strictatime", "rstrictatime", "relatime", "rrelatime", "norelatime", "noatime",
-        "rnoatime",    "atime",       "ratime",   "nodiratime", "diratime",  "rnodiratime",
-        "sync",        "async",       "dirsync",  "defaults",  "newinstance", "tmpcopyup",
-        "idmap",       "ridmap",      "nosymfollow", "iversion", "noiversion", "silent", "loud",
+        "bind",        "rbind",        "private",     "rprivate",    "shared",      "rshared",
+        "slave",       "rslave",       "unbindable",  "runbindable", "rw",          "rrw",
+        "suid",        "rsuid",        "exec",        "rexec",       "dev",         "rdev",
+        "strictatime", "rstrictatime", "relatime",    "rrelatime",   "norelatime",  "noatime",
+        "rnoatime",    "atime",        "ratime",      "nodiratime",  "diratime",    "rnodiratime",
+        "sync",        "async",        "dirsync",     "defaults",    "newinstance", "tmpcopyup",
+        "idmap",       "ridmap",       "nosymfollow", "iversion",    "noiversion",  "silent",
+        "loud",
     };
     return std::find(std::begin(kWords), std::end(kWords), option) != std::end(kWords);
 }
@@ -159,7 +160,8 @@ class Planner {
         } else if (mount.type == "cgroup" || mount.type == "cgroup2") {
             plan.type = "cgroup";
         } else {
-            return Error(ENODEV, "file system type \"" + mount.type + "\" is not known in a sandbox");
+            return Error(ENODEV,
+                         "file system type \"" + mount.type + "\" is not known in a sandbox");
         }
         plan.source = mount.source;
         out.mounts.push_back(std::move(plan));
@@ -183,7 +185,8 @@ class Planner {
             return Error(EINVAL, "a bind mount needs a source");
         }
         const std::string source = TRY_STEP(
-            "source", real_path(mount.source[0] == '/' ? mount.source : bundle_ + "/" + mount.source));
+            "source",
+            real_path(mount.source[0] == '/' ? mount.source : bundle_ + "/" + mount.source));
         struct stat st;
         if (::stat(source.c_str(), &st) != 0) {
             return Error::from_errno(errno, "source " + source);
@@ -221,18 +224,19 @@ Result<FilePlan> plan_files(const Spec& spec, const std::string& id, const std::
                             const std::map<std::string, std::string>& annotations) {
     FilePlan out;
     const std::string root = TRY_STEP(
-        "root", real_path(spec.root_path[0] == '/' ? spec.root_path : bundle + "/" + spec.root_path));
+        "root",
+        real_path(spec.root_path[0] == '/' ? spec.root_path : bundle + "/" + spec.root_path));
     struct stat st;
     if (::stat(root.c_str(), &st) != 0 || !S_ISDIR(st.st_mode)) {
         return Error::from_errno(ENOTDIR, "root " + root);
     }
     const std::string overlay = annotation(annotations, "dev.moat.overlay", "root");
     if (overlay != "root" && overlay != "none") {
-        return Error(EINVAL, "annotation dev.moat.overlay: expected root or none, found \"" + overlay +
-                                 "\"");
+        return Error(EINVAL, "annotation dev.moat.overlay: expected root or none, found \"" +
+                                 overlay + "\"");
     }
-    // A read-only root gets the overlay too: mount points that it lacks are made in the upper layer,
-    // before the guest sees it read-only.
+    // A read-only root gets the overlay too: mount points that it lacks are made in the upper
+    // layer, before the guest sees it read-only.
     out.root.overlay = overlay == "root" || spec.root_readonly;
     out.root.read_only = spec.root_readonly;
     out.gofer.id = id;

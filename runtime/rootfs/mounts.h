@@ -1,7 +1,7 @@
 #pragma once
 
-// From a bundle's root and mounts to what the gofer serves and what the sentry mounts. All deciding is
-// here: the two only carry it out.
+// From a bundle's root and mounts to what the gofer serves and what the sentry mounts. All deciding
+// is here: the two only carry it out.
 
 #include <map>
 #include <string>
@@ -21,13 +21,14 @@ struct FilePlan {
 };
 
 /// Resolves `spec`'s root and mounts against `bundle` (absolute) and the mount hints among
-/// `annotations` ("dev.moat.spec.mount.NAME.{source,type,share}", or gVisor's "dev.gvisor.spec..."):
-/// a volume whose hint says type tmpfs and share pod becomes a tmpfs of that name inside the sandbox,
-/// shared by the pod's containers; with share container a tmpfs of its own.
+/// `annotations` ("dev.moat.spec.mount.NAME.{source,type,share}", or gVisor's
+/// "dev.gvisor.spec..."): a volume whose hint says type tmpfs and share pod becomes a tmpfs of that
+/// name inside the sandbox, shared by the pod's containers; with share container a tmpfs of its
+/// own.
 ///
 /// Other annotations: "dev.moat.overlay": "none" lets a read-write root write to the host's files
-/// ("root", the default, keeps writes in the sandbox); "dev.moat.host-uds": "connect" lets the guest
-/// connect to unix sockets on bind mounts.
+/// ("root", the default, keeps writes in the sandbox); "dev.moat.host-uds": "connect" lets the
+/// guest connect to unix sockets on bind mounts.
 ///
 /// Errors name the mount: "mount /data: source /x: No such file or directory".
 Result<FilePlan> plan_files(const Spec& spec, const std::string& id, const std::string& bundle,

@@ -16,7 +16,8 @@ namespace {
 sockaddr_un address_in(int directory, const std::string& name) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", directory, name.c_str());
+    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", directory,
+             name.c_str());
     return address;
 }
 
@@ -27,8 +28,8 @@ Result<ScopedFd> listen_in(int directory, const std::string& name) {
     if (!fd) {
         return Error::from_errno(errno, "socket");
     }
-    // The mode of the socket's file comes from the socket's own inode: never open to others, without
-    // touching the umask of the whole process.
+    // The mode of the socket's file comes from the socket's own inode: never open to others,
+    // without touching the umask of the whole process.
     ::fchmod(fd.get(), 0600);
     ::unlinkat(directory, name.c_str(), 0);
     const sockaddr_un address = address_in(directory, name);

@@ -22,10 +22,11 @@ class ControlClient {
     /// listens there.
     static Result<ControlClient> connect(int state_directory);
 
-    /// Sends {"method": method, ...fields} and returns the answer. A refusal becomes an Error with the
-    /// sentry's errno and words; ECONNRESET: the sentry is gone; ETIMEDOUT after `timeout_ms` (0: waits
-    /// forever), after which the connection is of no more use.
-    Result<control::Json> call(const std::string& method, control::Json fields = control::Json::object(),
+    /// Sends {"method": method, ...fields} and returns the answer. A refusal becomes an Error with
+    /// the sentry's errno and words; ECONNRESET: the sentry is gone; ETIMEDOUT after `timeout_ms`
+    /// (0: waits forever), after which the connection is of no more use.
+    Result<control::Json> call(const std::string& method,
+                               control::Json fields = control::Json::object(),
                                const std::vector<NamedFd>& fds = {}, int timeout_ms = 0);
     /// For streams: the next message of the sentry.
     Result<control::Json> receive();
@@ -36,8 +37,8 @@ class ControlClient {
     ScopedFd socket_;
 };
 
-/// A listening unix socket at `name` in the open directory, mode 0600. Paths longer than sun_path are
-/// no matter: it is bound through /proc/self/fd.
+/// A listening unix socket at `name` in the open directory, mode 0600. Paths longer than sun_path
+/// are no matter: it is bound through /proc/self/fd.
 Result<ScopedFd> listen_in(int directory, const std::string& name);
 
 }  // namespace moat::runtime

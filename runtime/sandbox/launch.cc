@@ -98,7 +98,8 @@ Status boot_sentry(Launch& launch, const control::SandboxPlan& plan) {
     return {};
 }
 
-Result<ScopedFd> start_gofer(Launch& launch, const gofer::GoferPlan& plan, const std::string& cgroup) {
+Result<ScopedFd> start_gofer(Launch& launch, const gofer::GoferPlan& plan,
+                             const std::string& cgroup) {
     const auto* manager = TRY(launch.impl.manager());
     const ScopedFd program = TRY(open_program(launch.impl.options.gofer_path, "moat-gofer"));
     const auto join = TRY_STEP("open the pod's cgroup", manager->open_join(cgroup));

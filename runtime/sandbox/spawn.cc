@@ -44,8 +44,8 @@ struct Child {
     ::_exit(127);
 }
 
-/// From here on: async-signal-safe, no allocation, raw calls where libc would act on the whole process
-/// (glibc's setuid signals all threads, and ours are not the child's).
+/// From here on: async-signal-safe, no allocation, raw calls where libc would act on the whole
+/// process (glibc's setuid signals all threads, and ours are not the child's).
 void enter_empty_root(Child& c) {
     // Nothing that we do may show in the host's namespace, nor its later mounts in ours.
     if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
@@ -151,7 +151,8 @@ int child_main(void* arg) {
                 fail(c, "drop capabilities");
             }
         }
-        if (::syscall(SYS_setgroups, 0, nullptr) != 0 || ::syscall(SYS_setresgid, id, id, id) != 0 ||
+        if (::syscall(SYS_setgroups, 0, nullptr) != 0 ||
+            ::syscall(SYS_setresgid, id, id, id) != 0 ||
             ::syscall(SYS_setresuid, id, id, id) != 0) {
             fail(c, "change user");
         }
@@ -185,7 +186,8 @@ Result<ProcessRef> spawn(const SpawnRequest& request) {
     Child child{&request, argv.data(), envp.data(), moved.data()};
 
     constexpr size_t kStack = 64 << 10;
-    void* stack = ::mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* stack =
+        ::mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (stack == MAP_FAILED) {
         return Error::from_errno(errno, "start " + request.name + ": allocate a stack");
     }
@@ -197,8 +199,8 @@ Result<ProcessRef> spawn(const SpawnRequest& request) {
     ::pthread_sigmask(SIG_SETMASK, &all, &old_mask);
     int pidfd = -1;
     const uint64_t flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD | request.namespaces;
-    const pid_t pid = ::clone(child_main, static_cast<char*>(stack) + kStack, static_cast<int>(flags),
-                              &child, &pidfd);
+    const pid_t pid = ::clone(child_main, static_cast<char*>(stack) + kStack,
+                              static_cast<int>(flags), &child, &pidfd);
     const int clone_error = errno;
     ::pthread_sigmask(SIG_SETMASK, &old_mask, nullptr);
     if (request.uid && dumpable == 1) {
@@ -257,7 +259,8 @@ Status ProcessRef::kill_and_wait() const {
         return {};  // the number belongs to somebody else now
     }
     if (started != 0) {
-        if (::syscall(SYS_pidfd_send_signal, fd.get(), SIGKILL, nullptr, 0) != 0 && errno != ESRCH) {
+        if (::syscall(SYS_pidfd_send_signal, fd.get(), SIGKILL, nullptr, 0) != 0 &&
+            errno != ESRCH) {
             return Error::from_errno(errno, "kill process " + std::to_string(pid));
         }
         pollfd p{fd.get(), POLLIN, 0};

@@ -26,25 +26,26 @@ struct ProcessRef {
 
 /// What a child becomes. Everything is borrowed for the call.
 struct SpawnRequest {
-    std::string name;                ///< for messages
-    int executable = -1;             ///< executed by descriptor: a static binary, whatever its root is
+    std::string name;     ///< for messages
+    int executable = -1;  ///< executed by descriptor: a static binary, whatever its root is
     std::vector<std::string> argv;
     std::vector<std::string> env;
-    std::vector<int> fds;            ///< become 3, 4, ... in the child; all others are closed
-    int stderr_fd = -1;              ///< stdin and stdout are /dev/null
-    std::vector<int> cgroup_fds;     ///< joined, by writing "0", before anything else
-    uint64_t namespaces = 0;         ///< CLONE_NEW*
-    int network_namespace = -1;      ///< joined instead of CLONE_NEWNET, if set
-    bool loopback_up = false;        ///< with CLONE_NEWNET: `lo` is up
-    bool empty_root = false;         ///< an empty read-only tmpfs with only its own /proc (NEWNS, NEWPID)
-    std::optional<uid_t> uid;        ///< also the gid; without capabilities then
+    std::vector<int> fds;         ///< become 3, 4, ... in the child; all others are closed
+    int stderr_fd = -1;           ///< stdin and stdout are /dev/null
+    std::vector<int> cgroup_fds;  ///< joined, by writing "0", before anything else
+    uint64_t namespaces = 0;      ///< CLONE_NEW*
+    int network_namespace = -1;   ///< joined instead of CLONE_NEWNET, if set
+    bool loopback_up = false;     ///< with CLONE_NEWNET: `lo` is up
+    bool empty_root = false;   ///< an empty read-only tmpfs with only its own /proc (NEWNS, NEWPID)
+    std::optional<uid_t> uid;  ///< also the gid; without capabilities then
     bool no_new_privs = false;
-    bool raise_nofile = false;       ///< RLIMIT_NOFILE's soft limit to its hard limit
+    bool raise_nofile = false;  ///< RLIMIT_NOFILE's soft limit to its hard limit
 };
 
-/// Starts a child with one vfork-like clone: our memory is not copied, the calling thread waits until
-/// the child has executed its program. The child gets a session of its own, default signals, and
-/// survives us. An error names the child's step: "start moat-sentry: join the network namespace: ...".
+/// Starts a child with one vfork-like clone: our memory is not copied, the calling thread waits
+/// until the child has executed its program. The child gets a session of its own, default signals,
+/// and survives us. An error names the child's step: "start moat-sentry: join the network
+/// namespace: ...".
 Result<ProcessRef> spawn(const SpawnRequest& request);
 
 /// Field 22 of /proc/PID/stat; 0 if there is no such process or it is a zombie.

@@ -47,8 +47,8 @@ Status send_console(const std::string& path, int master) {
     }
     memcpy(address.sun_path, path.data(), path.size());
     const ScopedFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (!socket || ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address),
-                             sizeof address) != 0) {
+    if (!socket ||
+        ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
         return Error::from_errno(errno, "connect to the console socket " + path);
     }
     // OCI says nothing of the bytes; runc sends the terminal's name, and some receivers show it.

@@ -32,14 +32,14 @@ class Fields {
     Status read(const char* key, std::vector<std::string>& out) const;
     Status read(const char* key, std::map<std::string, std::string>& out) const;
     template <typename I>
-        requires(std::is_integral_v<I> && !std::is_same_v<I, bool>)
-    Status read(const char* key, I& out) const {
+    requires(std::is_integral_v<I> && !std::is_same_v<I, bool>) Status read(const char* key, I& out)
+    const {
         const Json* v = find(key);
         return v == nullptr ? Status() : read_integer(key, *v, out);
     }
     template <typename I>
-        requires std::is_integral_v<I>
-    Status read(const char* key, std::vector<I>& out) const {
+    requires std::is_integral_v<I> Status read(const char* key, std::vector<I>& out)
+    const {
         const Json* v = find(key);
         if (v == nullptr) {
             return {};
@@ -55,8 +55,9 @@ class Fields {
         return {};
     }
     template <typename T>
-        requires(std::is_same_v<T, std::string> || std::is_integral_v<T>)
-    Status read(const char* key, std::optional<T>& out) const {
+    requires(std::is_same_v<T, std::string> || std::is_integral_v<T>) Status
+        read(const char* key, std::optional<T>& out)
+    const {
         if (find(key) == nullptr) {
             return {};
         }

@@ -27,6 +27,18 @@ Status read_capability_set(const Fields& caps, const char* key, uint64_t& mask) 
     return {};
 }
 
+bool is_rlimit(const std::string& name) {
+    static const char* const kNames[] = {
+        "AS",   "CORE",   "CPU",   "DATA", "FSIZE",  "LOCKS",  "MEMLOCK",    "MSGQUEUE",
+        "NICE", "NOFILE", "NPROC", "RSS",  "RTPRIO", "RTTIME", "SIGPENDING", "STACK"};
+    for (const char* known : kNames) {
+        if (name == std::string("RLIMIT_") + known) {
+            return true;
+        }
+    }
+    return false;
+}
+
 Status read_process(const Fields& p, SpecProcess& out) {
     TRY(p.read("terminal", out.terminal));
     TRY(p.object("consoleSize", [&](const Fields& size) -> Status {
@@ -60,8 +72,8 @@ Status read_process(const Fields& p, SpecProcess& out) {
         TRY(r.read("type", limit.type));
         TRY(r.read("soft", limit.soft));
         TRY(r.read("hard", limit.hard));
-        if (limit.type.rfind("RLIMIT_", 0) != 0) {
-            return r.error("type", "a name that begins with RLIMIT_", limit.type);
+        if (!is_rlimit(limit.type)) {
+            return r.error("type", "a limit of setrlimit(2) such as RLIMIT_NOFILE", limit.type);
         }
         if (limit.soft > limit.hard) {
             return r.error("soft", "at most the hard limit", limit.soft);
@@ -118,7 +130,8 @@ Status read_linux(const Fields& l, Spec& out) {
         SpecNamespace ns;
         TRY(n.read("type", ns.type));
         TRY(n.read("path", ns.path));
-        for (const char* known : {"pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"}) {
+        for (const char* known :
+             {"pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"}) {
             if (ns.type == known) {
                 if (out.find_namespace(ns.type) != nullptr) {
                     return n.error("type", "each type only once", ns.type);
@@ -149,7 +162,8 @@ Status read_spec(const Fields& top, Spec& out) {
     TRY(top.object("root", [&](const Fields& root) -> Status {
         TRY(root.read("path", out.root_path));
         TRY(root.read("readonly", out.root_readonly));
-        return out.root_path.empty() ? root.error("path", "the path of the root file system") : Status();
+        return out.root_path.empty() ? root.error("path", "the path of the root file system")
+                                     : Status();
     }));
     if (!top.has("process")) {
         return top.error("process", "an object with the process to run");
@@ -253,8 +267,8 @@ Result<Placement> placement_of(const std::map<std::string, std::string>& annotat
         }
         return Placement{ContainerRole::kJoins, sandbox};
     }
-    return Error(EINVAL, "annotations: container type is \"" + type +
-                             "\", expected sandbox or container");
+    return Error(EINVAL,
+                 "annotations: container type is \"" + type + "\", expected sandbox or container");
 }
 
 }  // namespace moat::runtime

@@ -137,7 +137,8 @@ Result<ScopedFd> memory_file(const char* name, const std::string& content) {
     }
     TRY_STEP(name, write_all(fd.get(), content));
     if (::lseek(fd.get(), 0, SEEK_SET) != 0 ||
-        ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0) {
+        ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) !=
+            0) {
         return Error::from_errno(errno, std::string("seal ") + name);
     }
     return fd;

@@ -11,7 +11,8 @@ namespace moat::runtime {
 Result<std::string> read_whole_file(const std::string& path);
 
 enum class Durability {
-    /// The old or the new content is there after a kill at any instant. Enough for what dies with the
+    /// The old or the new content is there after a kill at any instant. Enough for what dies with
+    /// the
     /// machine anyway.
     kProcess,
     /// Also after a loss of power: fsync before the rename.

@@ -75,7 +75,8 @@ pid_t joined_child(const Manager& manager, const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("cgroup v1: a new cgroup stands in every hierarchy, and removal takes just what was made") {
+TEST_CASE(
+    "cgroup v1: a new cgroup stands in every hierarchy, and removal takes just what was made") {
     const auto manager = v1_manager();
     if (!manager) {
         return;

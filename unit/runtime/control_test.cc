@@ -54,7 +54,8 @@ TEST_CASE("control message: what is not one is refused, whatever it claims") {
     };
     for (const auto& [bytes, code] : cases) {
         Pair pair;
-        REQUIRE(write(pair.a.get(), bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()));
+        REQUIRE(write(pair.a.get(), bytes.data(), bytes.size()) ==
+                static_cast<ssize_t>(bytes.size()));
         pair.a.reset();
         const auto result = receive_message(pair.b.get());
         REQUIRE_FALSE(result.ok());
@@ -83,18 +84,18 @@ TEST_CASE("control plans: a container's plan survives the way there") {
 
 TEST_CASE("control plans: ill-typed fields and numbers that do not fit are refused") {
     const Json good = to_json(ContainerPlan());
-    for (const auto& [path, value] : std::vector<std::pair<const char*, Json>>{
-             {"/id", 7},
-             {"/root", "x"},
-             {"/root/overlay", 1},
-             {"/mounts", Json::object()},
-             {"/pid_namespace", "host"},
-             {"/process/uid", -1},
-             {"/process/uid", 1ull << 32},
-             {"/process/umask", 01000},
-             {"/process/args", Json::array({1})},
-             {"/process/stdin", "tape"},
-             {"/pids_limit", 1.5}}) {
+    for (const auto& [path, value] :
+         std::vector<std::pair<const char*, Json>>{{"/id", 7},
+                                                   {"/root", "x"},
+                                                   {"/root/overlay", 1},
+                                                   {"/mounts", Json::object()},
+                                                   {"/pid_namespace", "host"},
+                                                   {"/process/uid", -1},
+                                                   {"/process/uid", 1ull << 32},
+                                                   {"/process/umask", 01000},
+                                                   {"/process/args", Json::array({1})},
+                                                   {"/process/stdin", "tape"},
+                                                   {"/pids_limit", 1.5}}) {
         CAPTURE(path);
         Json bad = good;
         bad[Json::json_pointer(path)] = value;

@@ -1,5 +1,5 @@
-// A test double of moat-sentry: speaks the control protocol; a "guest process" is a child that joins
-// the container's cgroup and, when started, does what its arguments say:
+// A test double of moat-sentry: speaks the control protocol; a "guest process" is a child that
+// joins the container's cgroup and, when started, does what its arguments say:
 //   print TEXT CODE   TEXT on stdout, then exit with CODE
 //   pause             until a signal ends it
 // A sandbox whose hostname is "crash" dies at boot, with a word in its log.

@@ -135,12 +135,12 @@ bool root() {
     return true;
 }
 
-#define REQUIRE_OK(expression)                                                          \
-    do {                                                                                \
-        const auto& checked_ = (expression);                                            \
-        const std::string message_ = checked_.ok() ? "" : checked_.error().message();   \
-        CAPTURE(message_);                                                              \
-        REQUIRE(checked_.ok());                                                         \
+#define REQUIRE_OK(expression)                                                        \
+    do {                                                                              \
+        const auto& checked_ = (expression);                                          \
+        const std::string message_ = checked_.ok() ? "" : checked_.error().message(); \
+        CAPTURE(message_);                                                            \
+        REQUIRE(checked_.ok());                                                       \
     } while (0)
 
 }  // namespace
