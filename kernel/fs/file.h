@@ -32,7 +32,6 @@ class DirectorySink {
 struct MapSource {
     int host_fd = -1;         ///< borrowed from the file
     int64_t offset_shift = 0; ///< host offset = file offset + shift
-    bool anonymous = false;   ///< /dev/zero: memory of nobody, no descriptor
     bool may_write_shared = false;  ///< the descriptor allows MAP_SHARED with PROT_WRITE
 };
 

@@ -10,6 +10,7 @@
 #include <iterator>
 
 #include "kernel/fs/dentry.h"
+#include "kernel/fs/dev/devices.h"
 #include "kernel/fs/mount.h"
 #include "kernel/mm/address_space.h"
 #include "kernel/syscalls/handlers.h"
@@ -89,7 +90,10 @@ Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protec
         file->path().mount()->no_exec()) {
         return Errno(EPERM);
     }
-    const MapSource source = TRY(file->map_source(task, protection, shared));
+    const bool anonymous = is_zero_device(*file);
+    const MapSource source =
+        anonymous ? MapSource{.may_write_shared = true}
+                  : TRY(file->map_source(task, protection, shared));
     if (shared && (protection & PROT_WRITE) != 0 && !source.may_write_shared) {
         return Errno(EACCES);
     }
@@ -101,8 +105,8 @@ Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protec
                           {address, size, static_cast<uint64_t>(protection), 0,
                            static_cast<uint64_t>(MOAT_LEND_FD),
                            offset + static_cast<uint64_t>(source.offset_shift)}};
-    if (source.anonymous) {
-        host_flags |= MAP_ANONYMOUS;  // /dev/zero, privately
+    if (anonymous) {
+        host_flags |= MAP_ANONYMOUS;
         order.arguments[4] = ~uint64_t{0};
         order.arguments[5] = 0;
     } else {
@@ -111,7 +115,7 @@ Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protec
     order.arguments[3] = static_cast<uint64_t>(host_flags);
     // The lent number is overwritten by the next mapping's, or closed by execve with the process.
     const auto mapped = to_result(run_one(task, order));
-    if (mapped.ok() && !source.anonymous) {
+    if (mapped.ok() && !anonymous) {
         task.mm().note_mapped_file(source.host_fd, file);
     }
     return mapped;

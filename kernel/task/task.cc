@@ -129,7 +129,7 @@ Result<std::string> Task::copy_in_string(UserPtr<const char> source, size_t max,
             return Errno(EFAULT);
         }
         if (const void* end = memchr(piece, 0, got)) {
-            text.append(piece, static_cast<const char*>(end));
+            text.append(piece, static_cast<const char*>(end) - piece);
             return text;
         }
         if (got < want) {

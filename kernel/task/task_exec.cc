@@ -16,6 +16,7 @@
 #include "kernel/task/task_run.h"
 #include "kernel/task/task_signals.h"
 #include "kernel/task/task_table.h"
+#include "kernel/time/process_timers.h"
 
 namespace moat::kernel {
 
@@ -211,6 +212,7 @@ Result<int64_t> TaskLife::exec(Task& task, DirFd dirfd, const std::string& path,
         file->flush(task);
     }
     reset_signal_actions(group);
+    process_timers_exec(group);
     task.alternate_stack_ = AlternateStack();
     task.clear_child_tid_ = 0;
     task.robust_list_ = 0;
@@ -267,6 +269,9 @@ Result<RefPtr<ThreadGroup>> TaskLife::spawn(SpawnArguments arguments) {
         task->set_fs(nullptr);
     });
 
+    if (arguments.prepare) {
+        TRY(arguments.prepare(*task));
+    }
     if (arguments.arguments.empty()) {
         return Errno(EINVAL);
     }

@@ -34,6 +34,8 @@ struct SpawnArguments {
     RefPtr<FsContext> fs;
     RefPtr<FdTable> fds;
     std::vector<std::pair<int, rlimit>> limits;
+    /// Run when the task exists, before its image is looked for: opens its standard streams.
+    std::function<Status(Task&)> prepare;
     RefPtr<Tty> terminal;  ///< becomes the controlling terminal, with the process in its foreground
     bool is_init = false;
     /// Told once, without locks, from any thread.

@@ -1,0 +1,639 @@
+#include "kernel/boot/sandbox.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+
+#include "kernel/base/cleanup.h"
+#include "kernel/base/log.h"
+#include "kernel/boot/mounts.h"
+#include "kernel/fs/dev/devices.h"
+#include "kernel/fs/devpts/devpts.h"
+#include "kernel/fs/mount.h"
+#include "kernel/fs/stdio/host_stream.h"
+#include "kernel/fs/vfs.h"
+#include "kernel/mm/address_space.h"
+#include "kernel/task/fs_context.h"
+#include "kernel/task/task_run.h"
+#include "kernel/task/task_table.h"
+#include "kernel/time/clock.h"
+
+namespace moat::kernel {
+
+namespace {
+
+constexpr size_t kKeptEvents = 512;
+
+Failure failure(int error, std::string message) { return {error, std::move(message)}; }
+
+Failure failure(const Errno& error, const std::string& step) {
+    return {error.value(), step + ": " + strerror(error.value())};
+}
+
+#define TRY_STEP(step, ...)                               \
+    ({                                                    \
+        auto step_result = (__VA_ARGS__);                 \
+        if (!step_result.ok()) [[unlikely]]               \
+            return failure(step_result.error(), step);    \
+        std::move(step_result).value();                   \
+    })
+
+RefPtr<Credentials> credentials_of(const control::ProcessPlan& plan) {
+    auto c = make_ref<Credentials>();
+    c->uid = c->euid = c->suid = c->fsuid = plan.uid;
+    c->gid = c->egid = c->sgid = c->fsgid = plan.gid;
+    c->groups = plan.additional_gids;
+    std::sort(c->groups.begin(), c->groups.end());
+    c->bounding = plan.capabilities.bounding;
+    c->effective = plan.capabilities.effective;
+    c->permitted = plan.capabilities.permitted;
+    c->inheritable = plan.capabilities.inheritable;
+    c->ambient = plan.capabilities.ambient;
+    c->no_new_privs = plan.no_new_privileges;
+    return c;
+}
+
+int resource_number(const std::string& name) {
+    static const std::pair<const char*, int> kNames[] = {
+        {"RLIMIT_CPU", RLIMIT_CPU},         {"RLIMIT_FSIZE", RLIMIT_FSIZE},
+        {"RLIMIT_DATA", RLIMIT_DATA},       {"RLIMIT_STACK", RLIMIT_STACK},
+        {"RLIMIT_CORE", RLIMIT_CORE},       {"RLIMIT_RSS", RLIMIT_RSS},
+        {"RLIMIT_NPROC", RLIMIT_NPROC},     {"RLIMIT_NOFILE", RLIMIT_NOFILE},
+        {"RLIMIT_MEMLOCK", RLIMIT_MEMLOCK}, {"RLIMIT_AS", RLIMIT_AS},
+        {"RLIMIT_LOCKS", RLIMIT_LOCKS},     {"RLIMIT_SIGPENDING", RLIMIT_SIGPENDING},
+        {"RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE}, {"RLIMIT_NICE", RLIMIT_NICE},
+        {"RLIMIT_RTPRIO", RLIMIT_RTPRIO},   {"RLIMIT_RTTIME", RLIMIT_RTTIME}};
+    for (const auto& [known, number] : kNames) {
+        if (name == known) {
+            return number;
+        }
+    }
+    return -1;
+}
+
+control::ExitStatus exit_status_of(int wait_status) {
+    control::ExitStatus status;
+    if (WIFEXITED(wait_status)) {
+        status.code = WEXITSTATUS(wait_status);
+    } else {
+        status.signal = WTERMSIG(wait_status);
+    }
+    status.finished_at_ns = realtime_ns();
+    return status;
+}
+
+ScopedFd take_fd(NamedFds& fds, const std::string& name) {
+    const auto it = fds.find(name);
+    if (it == fds.end()) {
+        return ScopedFd();
+    }
+    ScopedFd fd = std::move(it->second);
+    fds.erase(it);
+    return fd;
+}
+
+bool peer_gone(int peer) {
+    pollfd p{peer, POLLIN | POLLRDHUP, 0};
+    return ::poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL)) != 0;
+}
+
+}  // namespace
+
+Sandbox::Sandbox(control::SandboxPlan plan)
+    : plan_(std::move(plan)), pod_pids_(make_ref<PidNamespace>(1)) {}
+
+Outcome<Sandbox::Entry*> Sandbox::find_locked(const std::string& id) {
+    const auto it = entries_.find(id);
+    if (it == entries_.end()) {
+        return failure(ENOENT, "no container " + id + " in this sandbox");
+    }
+    return it->second.get();
+}
+
+Outcome<Job*> Sandbox::find_job_locked(const std::string& id, const std::string& exec_id) {
+    Entry* entry = TRY(find_locked(id));
+    if (exec_id.empty()) {
+        return &entry->init;
+    }
+    const auto it = entry->execs.find(exec_id);
+    if (it == entry->execs.end()) {
+        return failure(ENOENT, "no exec " + exec_id + " in container " + id);
+    }
+    return &it->second;
+}
+
+// Waits for `ready()`; false when the client has gone. The slices are only to notice that.
+template <typename Ready>
+bool Sandbox::wait_locked(std::unique_lock<std::mutex>& lock, int peer, Ready ready) {
+    while (!ready()) {
+        if (changed_.wait_for(lock, std::chrono::milliseconds(500)) == std::cv_status::timeout &&
+            peer_gone(peer)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// ---------------------------------------------------------------- making
+
+Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds) {
+    const WakeScope scope;
+    const std::string id = plan.id;
+    {
+        const std::lock_guard lock(mu_);
+        if (id.empty()) {
+            return failure(EINVAL, "create_container: no id");
+        }
+        if (entries_.contains(id)) {
+            return failure(EEXIST, "container " + id + " exists already");
+        }
+    }
+    if (plan.hostname.empty()) {
+        plan.hostname = plan_.hostname;
+    }
+    auto zygote = TRY_STEP("start a zygote", platform::HostProcess::create_zygote());
+    // Into the container's cgroups before anything is forked from it: children are born there.
+    char pid_text[16];
+    const int pid_length = snprintf(pid_text, sizeof pid_text, "%d", zygote->pid());
+    for (auto it = fds.begin(); it != fds.end();) {
+        if (it->first.rfind("cgroup:", 0) == 0) {
+            if (::write(it->second.get(), pid_text, static_cast<size_t>(pid_length)) < 0) {
+                return failure(Errno(errno), "join " + it->first);
+            }
+            it = fds.erase(it);
+        } else {
+            ++it;
+        }
+    }
+    RefPtr<PidNamespace> pids = plan.pid_namespace == control::PidNamespace::kPod
+                                    ? pod_pids_
+                                    : make_ref<PidNamespace>(1);
+    auto container = make_ref<Container>(std::move(plan), std::move(pids), std::move(zygote));
+    auto mounts = build_container_mounts(*container, take_fd(fds, "gofer"));
+    if (!mounts.ok()) {
+        return mounts.error();
+    }
+    container->set_mounts(std::move(mounts).value());
+
+    auto entry = std::make_unique<Entry>();
+    entry->container = container;
+    entry->init = TRY(make_job(container, container->plan().process, fds, /*is_init=*/true, "",
+                               nullptr));
+    const std::lock_guard lock(mu_);
+    entries_[id] = std::move(entry);
+    return {};
+}
+
+Outcome<Job> Sandbox::make_job(const RefPtr<Container>& container,
+                               const control::ProcessPlan& process, NamedFds& fds, bool is_init,
+                               const std::string& exec_id, const CriLogSink*) {
+    Job job;
+    const RefPtr<MountNamespace> mounts = container->mounts();
+    auto fs = make_ref<FsContext>(mounts, mounts->root(), mounts->root(), process.umask);
+    auto table = make_ref<FdTable>();
+
+    SpawnArguments spawn;
+    spawn.container = container;
+    spawn.arguments = process.args;
+    spawn.environment = process.env;
+    spawn.credentials = credentials_of(process);
+    spawn.fs = fs;
+    spawn.fds = table;
+    spawn.is_init = is_init;
+    for (const auto& limit : process.rlimits) {
+        const int number = resource_number(limit.type);
+        if (number < 0) {
+            return failure(EINVAL, "process.rlimits: unknown type " + limit.type);
+        }
+        spawn.limits.push_back({number, {limit.soft, limit.hard}});
+    }
+    const std::string id = container->id();
+    spawn.on_exit = [this, id, exec_id](int status) { job_ended(id, exec_id, status); };
+
+    // Standard streams; a terminal is opened by the process itself, as its session's.
+    RefPtr<File> streams[3];
+    if (process.terminal) {
+        ScopedFd host = take_fd(fds, "console");
+        if (!host) {
+            return failure(EINVAL, "process.terminal without a console descriptor");
+        }
+        auto terminal = allocate_terminal(*container, process.uid, process.gid);
+        if (!terminal.ok()) {
+            return terminal.error();
+        }
+        const RefPtr<Tty> tty = std::move(terminal).value();
+        if (process.console_rows != 0) {
+            tty->set_window_size({process.console_rows, process.console_columns, 0, 0});
+        }
+        if (is_init) {
+            set_console(*container, tty);
+        }
+        job.console = TRY_STEP("attach the console", HostConsole::start(std::move(host), tty));
+        spawn.terminal = tty;
+    } else {
+        const control::StdioKind kinds[3] = {process.stdin_kind, process.stdout_kind,
+                                             process.stderr_kind};
+        static const char* const kNames[3] = {"stdin", "stdout", "stderr"};
+        for (int i = 0; i < 3; i++) {
+            const uint32_t flags = i == 0 ? O_RDONLY : O_WRONLY;
+            switch (kinds[i]) {
+                case control::StdioKind::kFd: {
+                    ScopedFd host = take_fd(fds, kNames[i]);
+                    if (!host) {
+                        return failure(EINVAL, std::string("no descriptor for ") + kNames[i]);
+                    }
+                    streams[i] = TRY_STEP(std::string("attach ") + kNames[i],
+                                          make_host_stream(std::move(host), flags));
+                    break;
+                }
+                case control::StdioKind::kCriLog:
+                    if (!job.log) {
+                        ScopedFd log = take_fd(fds, "log");
+                        if (!log) {
+                            return failure(EINVAL, "no descriptor for the log");
+                        }
+                        job.log = make_ref<CriLogSink>(std::move(log));
+                    }
+                    streams[i] = make_cri_log_file(job.log, i == 2 ? CriLogSink::Stream::kStderr
+                                                                   : CriLogSink::Stream::kStdout);
+                    break;
+                default:
+                    streams[i] = make_null_file(flags);
+                    break;
+            }
+        }
+    }
+    const std::string cwd = process.cwd;
+    const RefPtr<Tty> terminal = spawn.terminal;
+    spawn.prepare = [&](Task& task) -> Status {
+        for (auto& stream : streams) {
+            RefPtr<File> file = stream;
+            if (terminal) {
+                file = TRY(terminal->open_near(task, O_RDWR | O_NOCTTY));
+            }
+            TRY(table->install(std::move(file), CloseOnExec::kNo, 1024));
+        }
+        // runc makes a working directory that is missing; so do people expect.
+        auto where = resolve(task, kCwd, cwd, kDirectory);
+        if (!where.ok() && where.error() == ENOENT) {
+            TRY(make_directory_path(task, cwd));
+            where = resolve(task, kCwd, cwd, kDirectory);
+        }
+        task.fs().set_cwd(TRY(std::move(where)));
+        return {};
+    };
+    auto group = TaskLife::spawn(std::move(spawn));
+    if (!group.ok()) {
+        const std::string command = process.args.empty() ? "(no command)" : process.args[0];
+        if (job.console) {
+            job.console->finish();
+        }
+        return failure(group.error(), "start " + command + " in container " + id);
+    }
+    job.group = std::move(group).value();
+    return job;
+}
+
+Outcome<int32_t> Sandbox::start(const std::string& id) {
+    RefPtr<ThreadGroup> group;
+    {
+        const std::lock_guard lock(mu_);
+        Entry* entry = TRY(find_locked(id));
+        if (entry->state != control::ContainerState::kCreated) {
+            return failure(EINVAL, "container " + id + " was started already");
+        }
+        entry->state = control::ContainerState::kRunning;
+        group = entry->init.group;
+        post_event_locked({"started", id, "", {}});
+    }
+    const int32_t pid = group->pid();
+    TaskLife::start(*group);
+    return pid;
+}
+
+Outcome<std::pair<std::string, int32_t>> Sandbox::exec(const std::string& id,
+                                                       control::ProcessPlan process, NamedFds fds) {
+    const WakeScope scope;
+    RefPtr<Container> container;
+    std::string exec_id;
+    {
+        const std::lock_guard lock(mu_);
+        Entry* entry = TRY(find_locked(id));
+        if (entry->state != control::ContainerState::kRunning) {
+            return failure(ESRCH, "container " + id + " is not running");
+        }
+        container = entry->container;
+        exec_id = "exec-" + std::to_string(++exec_count_);
+        entry->execs[exec_id];
+    }
+    auto job = make_job(container, process, fds, /*is_init=*/false, exec_id, nullptr);
+    const std::lock_guard lock(mu_);
+    Entry* entry = TRY(find_locked(id));
+    if (!job.ok()) {
+        entry->execs.erase(exec_id);
+        return job.error();
+    }
+    const RefPtr<ThreadGroup> group = job->group;
+    entry->execs[exec_id] = std::move(job).value();
+    TaskLife::start(*group);
+    return std::make_pair(exec_id, group->pid());
+}
+
+// ---------------------------------------------------------------- ending
+
+void Sandbox::post_event_locked(Event event) {
+    events_[++event_count_] = std::move(event);
+    if (events_.size() > kKeptEvents) {
+        events_.erase(events_.begin());
+    }
+    changed_.notify_all();
+}
+
+// Called by whichever thread ended the process, with no lock of the kernel's held.
+void Sandbox::job_ended(const std::string& id, const std::string& exec_id, int wait_status) {
+    RefPtr<HostConsole> console;
+    const control::ExitStatus status = exit_status_of(wait_status);
+    {
+        const std::lock_guard lock(mu_);
+        const auto job = find_job_locked(id, exec_id);
+        if (!job.ok()) {
+            return;  // ended before create_container() was through: its error tells
+        }
+        (*job)->exit = status;
+        console = (*job)->console;
+        if (exec_id.empty()) {
+            (*find_locked(id))->state = control::ContainerState::kStopped;
+        }
+        post_event_locked({"exited", id, exec_id, status});
+    }
+    if (console) {
+        console->finish();
+    }
+}
+
+Outcome<> Sandbox::signal(const std::string& id, const std::string& exec_id, int signal, bool all) {
+    const WakeScope scope;
+    RefPtr<Container> container;
+    RefPtr<ThreadGroup> group;
+    {
+        const std::lock_guard lock(mu_);
+        Job* job = TRY(find_job_locked(id, exec_id));
+        Entry* entry = TRY(find_locked(id));
+        container = entry->container;
+        group = job->group;
+        if (!all && (job->exit || !group)) {
+            return failure(ESRCH, "container " + id + " is not running");
+        }
+        if (entry->state == control::ContainerState::kCreated && exec_id.empty() &&
+            signal == SIGKILL) {
+            entry->state = control::ContainerState::kRunning;  // it ends by the signal
+        }
+    }
+    const SignalInfo info = SignalInfo::from_kernel(signal);
+    if (!all) {
+        TRY_STEP("signal container " + id, send_signal(*group, info));
+        return {};
+    }
+    for (const auto& member : container->pid_namespace().groups()) {
+        if (&member->container() == container.get()) {
+            (void)send_signal(*member, info);
+        }
+    }
+    return {};
+}
+
+Outcome<control::ExitStatus> Sandbox::wait(const std::string& id, const std::string& exec_id,
+                                           int peer) {
+    std::unique_lock lock(mu_);
+    TRY(find_job_locked(id, exec_id));
+    std::optional<control::ExitStatus> exit;
+    bool gone = false;
+    const bool told = wait_locked(lock, peer, [&] {
+        const auto job = find_job_locked(id, exec_id);
+        gone = !job.ok();
+        if (!gone) {
+            exit = (*job)->exit;
+        }
+        return gone || exit.has_value();
+    });
+    if (!told) {
+        return failure(ECANCELED, "the client has gone");
+    }
+    if (!exit) {
+        return failure(ENOENT, "container " + id + " was destroyed");
+    }
+    return *exit;
+}
+
+Outcome<> Sandbox::destroy(const std::string& id) {
+    RefPtr<Container> container;
+    bool created = false;
+    {
+        const std::lock_guard lock(mu_);
+        Entry* entry = TRY(find_locked(id));
+        container = entry->container;
+        created = entry->state == control::ContainerState::kCreated;
+    }
+    {
+        const WakeScope scope;
+        for (const auto& group : container->pid_namespace().groups()) {
+            if (&group->container() == container.get()) {
+                TaskLife::kill_group(*group, SIGKILL);
+            }
+        }
+    }
+    std::unique_ptr<Entry> removed;
+    {
+        std::unique_lock lock(mu_);
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+        const bool ended = changed_.wait_until(lock, deadline, [&] {
+            const auto entry = find_locked(id);
+            return !entry.ok() || created || (*entry)->init.exit.has_value();
+        });
+        if (!ended) {
+            return failure(EBUSY, "container " + id + " does not end");
+        }
+        const auto it = entries_.find(id);
+        if (it != entries_.end()) {
+            removed = std::move(it->second);
+            entries_.erase(it);
+        }
+        changed_.notify_all();
+    }
+    const WakeScope scope;
+    if (removed) {
+        set_console(*container, nullptr);
+        container->set_init(nullptr);
+        container->set_mounts(nullptr);
+        removed.reset();
+    }
+    container.reset();
+    return {};
+}
+
+// ---------------------------------------------------------------- looking
+
+Outcome<Sandbox::State> Sandbox::state(const std::string& id) {
+    const std::lock_guard lock(mu_);
+    Entry* entry = TRY(find_locked(id));
+    State state;
+    state.id = id;
+    state.state = entry->state;
+    state.pid = entry->init.group ? entry->init.group->pid() : 0;
+    state.exit = entry->init.exit;
+    return state;
+}
+
+std::vector<Sandbox::State> Sandbox::list() {
+    std::vector<std::string> ids;
+    {
+        const std::lock_guard lock(mu_);
+        for (const auto& [id, entry] : entries_) {
+            ids.push_back(id);
+        }
+    }
+    std::vector<State> states;
+    for (const auto& id : ids) {
+        if (auto one = state(id); one.ok()) {
+            states.push_back(std::move(one).value());
+        }
+    }
+    return states;
+}
+
+Outcome<std::vector<control::ProcessInfo>> Sandbox::processes(const std::string& id) {
+    RefPtr<Container> container;
+    {
+        const std::lock_guard lock(mu_);
+        container = TRY(find_locked(id))->container;
+    }
+    std::vector<control::ProcessInfo> found;
+    for (const auto& group : container->pid_namespace().groups()) {
+        const RefPtr<Task> leader = group->leader();
+        if (&group->container() != container.get() || !leader) {
+            continue;
+        }
+        control::ProcessInfo info;
+        info.pid = group->pid();
+        info.ppid = TaskTable::parent_pid(*group);
+        info.uid = leader->credentials()->uid;
+        info.state = std::string(1, leader->state_letter());
+        info.command = leader->name();
+        info.cpu_ns = group->cpu_ns();
+        info.started_at_ns = realtime_ns() - (monotonic_ns() - leader->start_time_ns());
+        if (const auto mm = leader->mm_ref()) {
+            info.host_pid = mm->process().pid();
+            info.rss_bytes = mm->usage().resident_bytes;
+        }
+        found.push_back(std::move(info));
+    }
+    return found;
+}
+
+Outcome<Sandbox::Stats> Sandbox::stats(const std::string& id) {
+    RefPtr<Container> container;
+    {
+        const std::lock_guard lock(mu_);
+        container = TRY(find_locked(id))->container;
+    }
+    Stats stats;
+    stats.tasks = container->task_count();
+    for (const auto& group : container->pid_namespace().groups()) {
+        for (const auto& task : TaskTable::tasks_of(*group)) {
+            stats.syscalls += task->syscall_count();
+        }
+    }
+    if (const auto mounts = container->mounts()) {
+        upper_usage(*mounts, stats.upper_bytes, stats.upper_inodes);
+    }
+    return stats;
+}
+
+Outcome<> Sandbox::set_paused(const std::string& id, bool paused) {
+    // The guests' host processes are frozen by their cgroup, which is the runtime's; here is only the
+    // state that others see.
+    const std::lock_guard lock(mu_);
+    Entry* entry = TRY(find_locked(id));
+    const auto from = paused ? control::ContainerState::kRunning : control::ContainerState::kPaused;
+    if (entry->state != from) {
+        return failure(EINVAL, "container " + id + (paused ? " is not running" : " is not paused"));
+    }
+    entry->state = paused ? control::ContainerState::kPaused : control::ContainerState::kRunning;
+    return {};
+}
+
+Outcome<> Sandbox::resize(const std::string& id, const std::string& exec_id, uint16_t rows,
+                          uint16_t columns) {
+    const WakeScope scope;
+    RefPtr<HostConsole> console;
+    {
+        const std::lock_guard lock(mu_);
+        console = TRY(find_job_locked(id, exec_id))->console;
+    }
+    if (!console) {
+        return failure(ENOTTY, "container " + id + ": no terminal");
+    }
+    console->tty().set_window_size({rows, columns, 0, 0});
+    return {};
+}
+
+Outcome<> Sandbox::reopen_log(const std::string& id, ScopedFd log) {
+    const std::lock_guard lock(mu_);
+    Job* job = TRY(find_job_locked(id, ""));
+    if (!job->log) {
+        return failure(EINVAL, "container " + id + " has no log");
+    }
+    job->log->reopen(std::move(log));
+    return {};
+}
+
+Outcome<> Sandbox::set_pids_limit(const std::string& id, uint64_t limit) {
+    const std::lock_guard lock(mu_);
+    TRY(find_locked(id))->container->set_pids_limit(limit);
+    return {};
+}
+
+std::string Sandbox::stacks() {
+    std::string text;
+    for (const auto& one : list()) {
+        RefPtr<Container> container;
+        {
+            const std::lock_guard lock(mu_);
+            const auto entry = find_locked(one.id);
+            if (!entry.ok()) {
+                continue;
+            }
+            container = (*entry)->container;
+        }
+        text += "container " + one.id + "\n";
+        for (const auto& group : container->pid_namespace().groups()) {
+            for (const auto& task : TaskTable::tasks_of(*group)) {
+                const std::string in = task->blocked_in();
+                text += "  pid " + std::to_string(group->pid()) + " tid " +
+                        std::to_string(task->tid()) + " " + task->name() + " " +
+                        task->state_letter() + (in.empty() ? "" : " in " + in) + "\n";
+            }
+        }
+    }
+    return text;
+}
+
+uint64_t Sandbox::newest_event() {
+    const std::lock_guard lock(mu_);
+    return event_count_;
+}
+
+Outcome<std::pair<uint64_t, Sandbox::Event>> Sandbox::next_event(uint64_t seen, int peer) {
+    std::unique_lock lock(mu_);
+    if (!wait_locked(lock, peer, [&] { return event_count_ > seen; })) {
+        return failure(ECANCELED, "the client has gone");
+    }
+    const auto it = events_.upper_bound(seen);
+    return std::make_pair(it->first, it->second);
+}
+
+}  // namespace moat::kernel

@@ -1,0 +1,119 @@
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernel/base/ref_ptr.h"
+#include "kernel/base/result.h"
+#include "kernel/base/scoped_fd.h"
+#include "kernel/control/plan.h"
+#include "kernel/fs/stdio/cri_log.h"
+#include "kernel/fs/stdio/host_console.h"
+#include "kernel/task/container.h"
+#include "kernel/task/task_life.h"
+#include "kernel/task/task_table.h"
+
+namespace moat::kernel {
+
+/// Why a request failed: the errno for programs, the step for people.
+struct Failure {
+    int error = 0;
+    std::string message;
+};
+template <typename T = void>
+using Outcome = moat::Result<T, Failure>;
+
+/// Descriptors that came with a request, by name.
+using NamedFds = std::map<std::string, ScopedFd>;
+
+/// A process that the control server started: a container's init or an exec.
+struct Job {
+    RefPtr<ThreadGroup> group;
+    RefPtr<CriLogSink> log;
+    RefPtr<HostConsole> console;
+    std::optional<control::ExitStatus> exit;
+};
+
+/// The pod's containers and what the control server does to them. One lock; waits are on one
+/// condition, whose waiters are few (a thread for each connection that waits).
+class Sandbox {
+  public:
+    explicit Sandbox(control::SandboxPlan plan);
+
+    const control::SandboxPlan& plan() const { return plan_; }
+    Outcome<> create_container(control::ContainerPlan plan, NamedFds fds);
+    /// The guest pid of the init.
+    Outcome<int32_t> start(const std::string& id);
+    Outcome<std::pair<std::string, int32_t>> exec(const std::string& id,
+                                                  control::ProcessPlan process, NamedFds fds);
+    Outcome<> signal(const std::string& id, const std::string& exec_id, int signal, bool all);
+    /// Blocks; ECANCELED when `peer` (a socket) is closed by its other side.
+    Outcome<control::ExitStatus> wait(const std::string& id, const std::string& exec_id, int peer);
+    struct State {
+        std::string id;
+        control::ContainerState state = control::ContainerState::kCreated;
+        int32_t pid = 0;
+        std::optional<control::ExitStatus> exit;
+    };
+    Outcome<State> state(const std::string& id);
+    std::vector<State> list();
+    Outcome<std::vector<control::ProcessInfo>> processes(const std::string& id);
+    struct Stats {
+        uint64_t tasks = 0;
+        uint64_t upper_bytes = 0;
+        uint64_t upper_inodes = 0;
+        uint64_t syscalls = 0;
+    };
+    Outcome<Stats> stats(const std::string& id);
+    Outcome<> set_paused(const std::string& id, bool paused);
+    Outcome<> resize(const std::string& id, const std::string& exec_id, uint16_t rows,
+                     uint16_t columns);
+    Outcome<> reopen_log(const std::string& id, ScopedFd log);
+    Outcome<> set_pids_limit(const std::string& id, uint64_t limit);
+    /// Kills what runs, waits for its end and forgets it.
+    Outcome<> destroy(const std::string& id);
+    std::string stacks();
+
+    struct Event {
+        std::string kind;  ///< started, exited
+        std::string id;
+        std::string exec_id;
+        std::optional<control::ExitStatus> exit;
+    };
+    /// The event after number `seen` (0: from now on), with its number. Blocks; ECANCELED as for wait().
+    Outcome<std::pair<uint64_t, Event>> next_event(uint64_t seen, int peer);
+    uint64_t newest_event();
+
+  private:
+    struct Entry {
+        RefPtr<Container> container;
+        control::ContainerState state = control::ContainerState::kCreated;
+        Job init;
+        std::map<std::string, Job> execs;
+    };
+    Outcome<Entry*> find_locked(const std::string& id);
+    Outcome<Job*> find_job_locked(const std::string& id, const std::string& exec_id);
+    Outcome<Job> make_job(const RefPtr<Container>& container, const control::ProcessPlan& process,
+                          NamedFds& fds, bool is_init, const std::string& exec_id,
+                          const CriLogSink* inherited_log);
+    void job_ended(const std::string& id, const std::string& exec_id, int wait_status);
+    void post_event_locked(Event event);
+    template <typename Ready>
+    bool wait_locked(std::unique_lock<std::mutex>& lock, int peer, Ready ready);
+
+    const control::SandboxPlan plan_;
+    RefPtr<PidNamespace> pod_pids_;
+    std::mutex mu_;
+    std::condition_variable changed_;
+    std::map<std::string, std::unique_ptr<Entry>> entries_;
+    std::map<uint64_t, Event> events_;  // the newest few hundred
+    uint64_t event_count_ = 0;
+    uint64_t exec_count_ = 0;
+};
+
+}  // namespace moat::kernel
