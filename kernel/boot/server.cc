@@ -197,7 +197,7 @@ class Connection {
         }
         if (method == "unsupported") {
             Json calls = Json::object();
-            for (const auto& [name, count] : unsupported_calls()) {
+            for (const auto& [name, count] : unsupported_counts()) {
                 calls[name] = count;
             }
             return {{"ok", true}, {"calls", std::move(calls)}};

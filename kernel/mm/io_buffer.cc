@@ -24,6 +24,13 @@ char* bounce_buffer() {
 
 }  // namespace
 
+IoBuffer::IoBuffer() = default;
+IoBuffer::IoBuffer(const IoBuffer&) = default;
+IoBuffer::IoBuffer(IoBuffer&&) noexcept = default;
+IoBuffer& IoBuffer::operator=(const IoBuffer&) = default;
+IoBuffer& IoBuffer::operator=(IoBuffer&&) noexcept = default;
+IoBuffer::~IoBuffer() = default;
+
 IoBuffer IoBuffer::guest(RefPtr<AddressSpace> mm, GuestAddr address, size_t size) {
     IoBuffer buffer;
     buffer.mm_ = std::move(mm);
