@@ -134,7 +134,8 @@ Result<RefPtr<Tty>> DevptsFileSystem::allocate(uint32_t uid, uint32_t gid) {
     if (index >= options_.max) {
         return Errno(ENOSPC);
     }
-    auto tty = make_ref<Tty>(index);
+    auto tty = make_ref<Tty>(
+        index, [fs = RefPtr<DevptsFileSystem>(this), index] { fs->release(index); });
     auto inode = make_ref<PtySlaveInode>(*this, tty, options_.mode);
     inode->set_owner(options_.uid != UINT32_MAX ? options_.uid : uid,
                      options_.gid != UINT32_MAX ? options_.gid : gid);
@@ -157,10 +158,8 @@ Result<RefPtr<File>> DevptsFileSystem::open_ptmx(Task& task, const Path& path, u
     const auto who = task.credentials();
     auto tty = TRY(allocate(who->fsuid, who->fsgid));
     tty->set_locked(true);  // until grantpt(3), unlockpt(3)
-    const uint32_t index = tty->index();
-    RefPtr<File> file = make_ref<PtyMasterFile>(
-        flags & ~static_cast<uint32_t>(O_NOCTTY), std::move(tty),
-        [fs = RefPtr<DevptsFileSystem>(this), index] { fs->release(index); });
+    RefPtr<File> file =
+        make_ref<PtyMasterFile>(flags & ~static_cast<uint32_t>(O_NOCTTY), std::move(tty));
     file->set_path(path);
     return file;
 }
@@ -194,6 +193,16 @@ Result<RefPtr<File>> PtySlaveInode::open(Task& task, const Path& path, uint32_t 
     auto file = TRY(tty_->open_near(task, flags));
     file->set_path(path);
     return file;
+}
+
+RefPtr<DevptsFileSystem> find_devpts(const MountNamespace& mounts) {
+    const auto all = mounts.mounts();
+    for (auto it = all.rbegin(); it != all.rend(); ++it) {
+        if (auto* fs = dynamic_cast<DevptsFileSystem*>(&(*it)->file_system())) {
+            return RefPtr<DevptsFileSystem>(fs);
+        }
+    }
+    return nullptr;
 }
 
 // ---------------------------------------------------------------- devices 5:0, 5:1, 5:2

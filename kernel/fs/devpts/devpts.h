@@ -10,6 +10,8 @@
 
 namespace moat::kernel {
 
+class Container;
+class MountNamespace;
 class PtySlaveInode;
 
 /// One mount of devpts: terminals with numbers of their own (Linux: devpts since 4.7).
@@ -28,9 +30,9 @@ class DevptsFileSystem final : public SyntheticFileSystem {
     std::string mount_options() const override;
 
     /// A new terminal with an entry of its number, owned by `uid`:`gid` where the options do not say
-    /// otherwise. Its far side is the caller's; ENOSPC beyond `max`. release() when it is gone.
+    /// otherwise. Its far side is the caller's, who ends with hang_up(): the entry goes then. ENOSPC
+    /// beyond `max`.
     Result<RefPtr<Tty>> allocate(uint32_t uid, uint32_t gid);
-    void release(uint32_t index);
     /// open(2) of ptmx: allocates, and gives the far side.
     Result<RefPtr<File>> open_ptmx(Task& task, const Path& path, uint32_t flags);
 
@@ -40,6 +42,7 @@ class DevptsFileSystem final : public SyntheticFileSystem {
 
   private:
     explicit DevptsFileSystem(const Options& options);
+    void release(uint32_t index);
 
     const Options options_;
     RefPtr<SyntheticInode> ptmx_;  // immutable
@@ -57,6 +60,10 @@ class PtySlaveInode final : public SyntheticInode {
   private:
     const RefPtr<Tty> tty_;
 };
+
+/// The devpts that was mounted last in a container, for terminals that the control server makes (their
+/// near side is then opened by path, "/dev/pts/N"). Null: none.
+RefPtr<DevptsFileSystem> find_devpts(const MountNamespace& mounts);
 
 /// Registers "devpts" and the devices 5:0 (tty), 5:1 (console) and 5:2 (ptmx). At boot.
 void register_devpts();

@@ -22,7 +22,7 @@ constexpr PollMask kWritable = EPOLLOUT | EPOLLWRNORM;
 
 }  // namespace
 
-Tty::Tty(uint32_t index) : index_(index) {}
+Tty::Tty(uint32_t index, std::function<void()> gone) : index_(index), gone_(std::move(gone)) {}
 Tty::~Tty() = default;
 
 uint64_t Tty::rdev() const { return makedev(kPtySlaveMajor, index_); }

@@ -24,8 +24,9 @@ inline constexpr uint32_t kPtySlaveMajor = 136;
 /// session it controls. Lock order: mu_ (kTty) before the task table's.
 class Tty final : public RefCounted {
   public:
-    /// `index` is the N of /dev/pts/N.
-    explicit Tty(uint32_t index);
+    /// `index` is the N of /dev/pts/N. `gone` is called once, without locks, when the far side has hung
+    /// up: the name goes then.
+    Tty(uint32_t index, std::function<void()> gone);
     ~Tty() override;
 
     uint32_t index() const { return index_; }
@@ -91,6 +92,7 @@ class Tty final : public RefCounted {
     void note_packet_locked(uint8_t event) REQUIRES(mu_);
 
     const uint32_t index_;
+    std::function<void()> gone_ GUARDED_BY(mu_);
     Mutex<LockRank::kTty> mu_;
     LineDiscipline discipline_ GUARDED_BY(mu_);
     winsize window_ GUARDED_BY(mu_){};
@@ -111,11 +113,11 @@ class Tty final : public RefCounted {
     WaitQueue far_events_;
 };
 
-/// The far side in a guest's hands. Closing the last description hangs up and calls `closed`.
+/// The far side in a guest's hands. Closing the last description hangs up.
 class PtyMasterFile final : public File {
   public:
-    PtyMasterFile(uint32_t flags, RefPtr<Tty> tty, std::function<void()> closed);
-    ~PtyMasterFile() override;
+    PtyMasterFile(uint32_t flags, RefPtr<Tty> tty) : File(flags), tty_(std::move(tty)) {}
+    ~PtyMasterFile() override { tty_->hang_up(); }
     Tty& tty() const { return *tty_; }
 
     std::string anonymous_name() const override { return "/dev/ptmx"; }
@@ -129,7 +131,6 @@ class PtyMasterFile final : public File {
     Result<int64_t> open_peer(Task& task, uint32_t flags);
 
     const RefPtr<Tty> tty_;
-    const std::function<void()> closed_;
 };
 
 /// One description of the near side.

@@ -209,16 +209,6 @@ Result<int64_t> Tty::ioctl(Task& task, Side side, uint32_t command, uint64_t arg
 
 // ---------------------------------------------------------------- the far side's own
 
-PtyMasterFile::PtyMasterFile(uint32_t flags, RefPtr<Tty> tty, std::function<void()> closed)
-    : File(flags), tty_(std::move(tty)), closed_(std::move(closed)) {}
-
-PtyMasterFile::~PtyMasterFile() {
-    tty_->hang_up();
-    if (closed_) {
-        closed_();
-    }
-}
-
 Result<size_t> PtyMasterFile::read(Task&, IoBuffer& destination) {
     return tty_->far_read(destination);
 }

@@ -84,17 +84,22 @@ void Tty::leader_exited(Session& session) {
 
 void Tty::hang_up() {
     RefPtr<Session> session;
+    std::function<void()> gone;
     {
         MutexLock lock(mu_);
         if (hung_up_) {
             return;
         }
         hung_up_ = true;
+        gone = std::exchange(gone_, nullptr);
         session = std::move(session_);
         session_.reset();
         discipline_.flush_input();
         discipline_.flush_output();
         near_events_.notify(EPOLLIN | EPOLLOUT | EPOLLHUP | EPOLLERR | EPOLLRDHUP);
+    }
+    if (gone) {
+        gone();
     }
     if (!session) {
         return;
