@@ -109,6 +109,8 @@ class Socket : public File {
     Result<size_t> write(Task& task, IoBuffer& source) override;
     Result<struct stat> stat(Task& task) override;
     bool can_epoll() override { return true; }
+    int64_t read_timeout_ns() override { return timeout(receive_timeout_ns_); }
+    int64_t write_timeout_ns() override { return timeout(send_timeout_ns_); }
 
   protected:
     Socket(int domain, int type, int protocol, uint32_t flags);
@@ -120,6 +122,10 @@ class Socket : public File {
     static std::vector<uint8_t> option_value(int32_t value);
 
   private:
+    static int64_t timeout(const std::atomic<int64_t>& timeout_ns) {
+        const int64_t ns = timeout_ns.load(std::memory_order_relaxed);
+        return ns == 0 ? INT64_MAX : ns;
+    }
     static Deadline deadline(const std::atomic<int64_t>& timeout_ns);
 
     const int domain_;

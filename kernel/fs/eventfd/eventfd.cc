@@ -48,6 +48,7 @@ Result<size_t> EventFile::write(Task&, IoBuffer& source) {
     count_ += value;
     lock.unlock();
     source = std::move(cursor);
+    source.truncate(0);  // what follows the eight bytes is not looked at
     queue_.notify(EPOLLIN);
     return sizeof value;
 }
