@@ -57,7 +57,7 @@ moatd_pid=$!
 cat >"$dir/crictl.yaml" <<EOF
 runtime-endpoint: unix://$socket
 image-endpoint: unix://$socket
-timeout: 60s
+timeout: 60
 EOF
 deadline=$((SECONDS + 30))
 until client version >"$dir/version" 2>"$dir/version.err"; do

@@ -18,7 +18,7 @@ class Crictl(harness.Case):
         self.socket = os.path.join(self.directory, "s")
         self.config = os.path.join(self.directory, "crictl.yaml")
         with open(self.config, "w", encoding="ascii") as out:
-            out.write(f"runtime-endpoint: unix://{self.socket}\nimage-endpoint: unix://{self.socket}\ntimeout: 30s\n")
+            out.write(f"runtime-endpoint: unix://{self.socket}\nimage-endpoint: unix://{self.socket}\ntimeout: 30\n")
         self.log = open(os.path.join(self.directory, "log"), "wb")
         self.daemon = subprocess.Popen(
             [os.path.join(harness.BUILD, "moatd"), "--socket", f"unix://{self.socket}", "--root", os.path.join(self.directory, "lib"),

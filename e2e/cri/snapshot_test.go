@@ -22,7 +22,7 @@ func takeSnapshot() snapshot {
 	namespaces := map[string]bool{}
 	for _, line := range strings.Split(strings.TrimSpace(string(mounts)), "\n") {
 		head, tail, _ := strings.Cut(line, " - ")
-		s["mount"] = append(s["mount"], strings.Fields(head)[4]+" "+tail)
+		s["mount"] = append(s["mount"], strings.Fields(head)[4]+" "+strings.Join(strings.Fields(tail)[:2], " "))
 		if match := netnsFile.FindStringSubmatch(line); match != nil {
 			namespaces[match[1]] = true
 		}
