@@ -17,7 +17,6 @@ namespace {
 
 constexpr uint64_t kRootIno = 1;
 constexpr uint64_t kPtmxIno = 2;
-constexpr uint64_t kFirstSlaveIno = 3;  // as Linux numbers them
 
 class PtmxInode final : public SyntheticInode {
   public:
@@ -135,7 +134,7 @@ Result<RefPtr<Tty>> DevptsFileSystem::allocate(uint32_t uid, uint32_t gid) {
         return Errno(ENOSPC);
     }
     auto tty = make_ref<Tty>(
-        index, [fs = RefPtr<DevptsFileSystem>(this), index] { fs->release(index); });
+        index, device(), [fs = RefPtr<DevptsFileSystem>(this), index] { fs->release(index); });
     auto inode = make_ref<PtySlaveInode>(*this, tty, options_.mode);
     inode->set_owner(options_.uid != UINT32_MAX ? options_.uid : uid,
                      options_.gid != UINT32_MAX ? options_.gid : gid);
@@ -184,7 +183,7 @@ std::vector<DirectoryEntry> DevptsFileSystem::list() {
 }
 
 PtySlaveInode::PtySlaveInode(DevptsFileSystem& fs, RefPtr<Tty> tty, uint32_t mode)
-    : SyntheticInode(fs, S_IFCHR | mode, kFirstSlaveIno + tty->index()), tty_(std::move(tty)) {
+    : SyntheticInode(fs, S_IFCHR | mode, kFirstPtyIno + tty->index()), tty_(std::move(tty)) {
     set_rdev(tty_->rdev());
     set_changeable();
 }

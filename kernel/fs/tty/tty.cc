@@ -22,7 +22,8 @@ constexpr PollMask kWritable = EPOLLOUT | EPOLLWRNORM;
 
 }  // namespace
 
-Tty::Tty(uint32_t index, std::function<void()> gone) : index_(index), gone_(std::move(gone)) {}
+Tty::Tty(uint32_t index, uint64_t device, std::function<void()> gone)
+    : index_(index), device_(device), gone_(std::move(gone)) {}
 Tty::~Tty() = default;
 
 uint64_t Tty::rdev() const { return makedev(kPtySlaveMajor, index_); }
@@ -344,7 +345,8 @@ Result<struct stat> TtyFile::stat(Task& task) {
     struct stat s {};
     s.st_mode = S_IFCHR | 0620;
     s.st_rdev = tty_->rdev();
-    s.st_ino = tty_->index() + 3;
+    s.st_dev = tty_->device();  // ttyname(3) compares it with /dev/pts/N
+    s.st_ino = kFirstPtyIno + tty_->index();
     s.st_nlink = 1;
     s.st_blksize = 1024;
     return s;

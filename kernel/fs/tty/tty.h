@@ -19,6 +19,7 @@ namespace moat::kernel {
 
 inline constexpr uint32_t kTtyAuxMajor = 5;    // tty, console, ptmx
 inline constexpr uint32_t kPtySlaveMajor = 136;
+inline constexpr uint64_t kFirstPtyIno = 3;  // of /dev/pts/0, as Linux numbers them
 
 /// A terminal (Linux: a pty's two tty_structs in one). Shared by its files, its devpts entry and the
 /// session it controls. Lock order: mu_ (kTty) before the task table's.
@@ -26,10 +27,12 @@ class Tty final : public RefCounted {
   public:
     /// `index` is the N of /dev/pts/N. `gone` is called once, without locks, when the far side has hung
     /// up: the name goes then.
-    Tty(uint32_t index, std::function<void()> gone);
+    /// `device` is that of the devpts it has its name in.
+    Tty(uint32_t index, uint64_t device, std::function<void()> gone);
     ~Tty() override;
 
     uint32_t index() const { return index_; }
+    uint64_t device() const { return device_; }
     uint64_t rdev() const;
     std::string name() const;  ///< "/dev/pts/0"
 
@@ -92,6 +95,7 @@ class Tty final : public RefCounted {
     void note_packet_locked(uint8_t event) REQUIRES(mu_);
 
     const uint32_t index_;
+    const uint64_t device_;
     std::function<void()> gone_ GUARDED_BY(mu_);
     Mutex<LockRank::kTty> mu_;
     LineDiscipline discipline_ GUARDED_BY(mu_);
