@@ -86,11 +86,15 @@ Status drop_capabilities() {
 
 }  // namespace
 
-Status confine_sentry() {
+Status drop_privileges() {
     TRY(drop_capabilities());
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
         return Errno(errno);
     }
+    return {};
+}
+
+Status install_sentry_filter() {
     scmp_filter_ctx filter = ::seccomp_init(SCMP_ACT_KILL_PROCESS);
     if (filter == nullptr) {
         return Errno(ENOMEM);

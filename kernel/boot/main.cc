@@ -39,7 +39,7 @@ kernel::Outcome<> boot(const kernel::BootRequest& request) {
         return kernel::Failure{started.error().value(), std::string("start the kernel's parts: ") +
                                                             strerror(started.error().value())};
     }
-    if (const auto confined = kernel::confine_sentry(); !confined.ok()) {
+    if (const auto confined = kernel::install_sentry_filter(); !confined.ok()) {
         return kernel::Failure{confined.error().value(), std::string("confine the sentry: ") +
                                                              strerror(confined.error().value())};
     }
@@ -66,7 +66,11 @@ int main(int argc, char** argv) {
     log_configure(STDERR_FILENO, LogLevel::kInfo, "moat-sentry");
     signal(SIGPIPE, SIG_IGN);
 
-    // The zygote first: every guest process inherits what this process is before it confines itself.
+    // Privileges go before the zygote is made, the filter comes after: guest processes inherit both.
+    if (const auto dropped = kernel::drop_privileges(); !dropped.ok()) {
+        LOG(kError, "boot", "drop privileges: %s", strerror(dropped.error().value()));
+        return 1;
+    }
     platform::HostProcess::set_death_handler(kernel::TaskLife::host_process_died);
     const auto platform = platform::HostProcess::start_platform();
     auto request = kernel::receive_boot(control_fd);
