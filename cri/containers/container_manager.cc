@@ -15,6 +15,9 @@ namespace {
 
 /// SIGKILL needs no guest's cooperation: what has not ended by then never will.
 constexpr std::chrono::seconds kKillPatience{10};
+/// The event says when a container has ended; a look at its state covers a stream that is just being
+/// reopened.
+constexpr std::chrono::milliseconds kAskAgain{1000};
 /// For a container whose exit status nobody collected.
 constexpr int32_t kExitUnknown = 255;
 
@@ -214,16 +217,22 @@ Status ContainerManager::stop(const std::string& id, std::chrono::seconds grace)
         if (wait_for_end(container, std::min<std::chrono::seconds>(grace, std::chrono::hours(24 * 365)))) {
             return {};
         }
+        reconcile(container);
+        if (wait_for_end(container, std::chrono::seconds(0))) {
+            return {};
+        }
         spdlog::info("container {}: did not end in {} s, killing it", container.id, grace.count());
     }
     const Status killed = runtime_.kill(container.id, 9, true);
     if (!killed.ok() && killed.error().code() != ESRCH && killed.error().code() != ENOENT) {
         return host_error(killed.error(), "container " + container.id + ": kill");
     }
-    if (wait_for_end(container, kKillPatience)) {
-        return {};
+    for (auto waited = kAskAgain * 0; waited < kKillPatience; waited += kAskAgain) {
+        if (wait_for_end(container, kAskAgain)) {
+            return {};
+        }
+        reconcile(container);
     }
-    reconcile(container);
     if (wait_for_end(container, std::chrono::seconds(0))) {
         return {};
     }
@@ -242,8 +251,9 @@ void ContainerManager::kill_all(const std::string& pod_id) {
         if (container->snapshot().phase == ContainerPhase::kRunning) {
             const auto rest = std::chrono::duration_cast<std::chrono::milliseconds>(
                 deadline - std::chrono::steady_clock::now());
-            if (!wait_for_end(*container, std::max(rest, std::chrono::milliseconds(0)))) {
+            if (!wait_for_end(*container, std::clamp(rest, std::chrono::milliseconds(0), kAskAgain))) {
                 reconcile(*container);
+                (void)wait_for_end(*container, std::max(rest - kAskAgain, std::chrono::milliseconds(0)));
             }
         }
     }

@@ -82,7 +82,8 @@ void Terminal::run() {
             return;
         }
         if (fds[1].revents != 0) {
-            return;
+            // The container has ended: what it wrote last is in the pty, and there will be no more.
+            fcntl(master_.get(), F_SETFL, O_RDWR | O_NONBLOCK);
         }
         char buffer[16384];
         const ssize_t n = read(master_.get(), buffer, sizeof(buffer));

@@ -45,6 +45,20 @@ std::string error_text(const std::string& body) {
     return text;
 }
 
+std::string transport_error(httplib::Error error) {
+    switch (error) {
+        case httplib::Error::Connection:
+        case httplib::Error::ConnectionTimeout:
+            return "cannot connect";
+        case httplib::Error::Read:
+            return "the connection broke, or nothing came for " + std::to_string(kStallSeconds) + " s";
+        case httplib::Error::SSLServerVerification:
+            return "the server's certificate is not trusted";
+        default:
+            return httplib::to_string(error);
+    }
+}
+
 std::string lower(std::string text) {
     for (char& c : text) {
         c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
@@ -172,7 +186,7 @@ Result<RegistryClient::Answer> RegistryClient::get_once(const std::string& url, 
         return sunk.error().within(step);
     }
     if (!result) {
-        return Error(EIO, step + ": " + httplib::to_string(result.error()));
+        return Error(EIO, step + ": " + transport_error(result.error()));
     }
     return answer;
 }
