@@ -146,20 +146,19 @@ TEST_CASE("fifo: an opener waits for the other side, and is not fooled by a quic
     const auto open = [&](uint32_t flags) {
         return PipeFile::open(pipe, PipeFile::Kind::kFifo, flags, 0, 0);
     };
-    Task* const nobody = nullptr;
     CHECK(open(O_WRONLY | O_NONBLOCK).error() == ENXIO);
     RefPtr<File> reader = open(O_RDONLY).value();
-    CHECK(reader->finish_open(*nobody).error() == EAGAIN);
+    CHECK(reader->finish_open(no_task()).error() == EAGAIN);
     RefPtr<File> writer = open(O_WRONLY).value();
-    CHECK(writer->finish_open(*nobody).ok());
+    CHECK(writer->finish_open(no_task()).ok());
     close(writer);
-    CHECK(reader->finish_open(*nobody).ok());
+    CHECK(reader->finish_open(no_task()).ok());
     CHECK((reader->poll() & EPOLLHUP) != 0);
     close(reader);
 
     // A reader that does not wait sees no hang-up before the first writer.
     reader = open(O_RDONLY | O_NONBLOCK).value();
-    CHECK(reader->finish_open(*nobody).ok());
+    CHECK(reader->finish_open(no_task()).ok());
     CHECK(reader->poll() == 0);
     writer = open(O_WRONLY | O_NONBLOCK).value();
     REQUIRE(write_some(*pipe, "left").ok());

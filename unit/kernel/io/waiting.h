@@ -7,6 +7,7 @@
 
 #include "kernel/fs/file.h"
 #include "kernel/mm/io_buffer.h"
+#include "kernel/task/task.h"
 #include "kernel/task/wait_queue.h"
 
 // Last, and by this header only: the tests' CHECK takes the place of the kernel's.
@@ -16,6 +17,12 @@
 // What tests of waiting files have in common. No test here has a guest task: the files under test do not
 // look at the one they are given.
 namespace moat::kernel::test {
+
+/// For parameters that the code under test does not look at: not a task, only the place of one.
+inline Task& no_task() {
+    alignas(Task) static unsigned char place[sizeof(Task)];
+    return reinterpret_cast<Task&>(place);
+}
 
 /// Counts and remembers what it is told.
 class RecordingWaiter final : public Waiter {
