@@ -55,13 +55,6 @@ RefPtr<Inode> OverlayFileSystem::root() {
         roots.push_back(lower->root());
     }
     RefPtr<TmpfsDirectory> upper_root = upper_->root_directory();
-    MutexLock lock(cache_mu_);
-    const auto it = cache_.find(upper_root.get());
-    if (it != cache_.end() && it->second->try_ref()) {
-        RefPtr<Inode> known = adopt_ref(it->second);
-        lock.unlock();
-        return known;
-    }
     // The root shows the attributes of the lower one, as the runtime left them.
     if (const auto a = roots.front()->attributes(); a.ok() && upper_root->origin_ino == 0) {
         upper_root->origin_ino = a->ino;
@@ -71,6 +64,13 @@ RefPtr<Inode> OverlayFileSystem::root() {
         change.gid = a->gid;
         (void)upper_root->set_attributes(change);
         upper_root->set_times(a->atime, a->mtime);
+    }
+    MutexLock lock(cache_mu_);
+    const auto it = cache_.find(upper_root.get());
+    if (it != cache_.end() && it->second->try_ref()) {
+        RefPtr<Inode> known = adopt_ref(it->second);
+        lock.unlock();
+        return known;
     }
     auto made = adopt_ref(new OverlayInode(*this, S_IFDIR, nullptr, "", upper_root, std::move(roots)));
     cache_.insert_or_assign(upper_root.get(), made.get());
