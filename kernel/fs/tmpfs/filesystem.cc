@@ -118,7 +118,7 @@ RefPtr<TmpfsFileSystem> TmpfsFileSystem::create(const TmpfsOptions& options) {
 TmpfsFileSystem::TmpfsFileSystem(const TmpfsOptions& options)
     : options_(options),
       max_pages_((options.size != 0 ? options.size : machine_memory() / 2) / kPageSize),
-      max_inodes_(options.inodes != 0 ? options.inodes : max_pages_) {}
+      max_inodes_(options.inodes != 0 ? options.inodes : machine_memory() / 2 / kPageSize) {}
 
 TmpfsFileSystem::~TmpfsFileSystem() = default;
 

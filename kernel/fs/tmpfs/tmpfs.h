@@ -26,7 +26,7 @@ class TmpfsRegular;
 
 struct TmpfsOptions {
     uint64_t size = 0;       ///< bytes; 0: half of the machine's memory
-    uint64_t inodes = 0;     ///< 0: one for every page of `size`
+    uint64_t inodes = 0;     ///< 0: one for every page of half the machine's memory
     uint32_t mode = 01777;   ///< of the root
     uint32_t uid = 0;
     uint32_t gid = 0;

@@ -18,6 +18,8 @@
 // Ours and doctest's CHECK share a name: in tests it is doctest's.
 #undef CHECK
 #include <doctest/doctest.h>
+#undef CHECK
+#define CHECK(...) DOCTEST_CHECK(__VA_ARGS__)
 
 namespace moat::kernel::test {
 
