@@ -79,12 +79,16 @@ int list(const Settings& settings) {
 
 int main(int argc, char** argv) {
     Settings settings;
-    CLI::App app{"moatd serves the Kubernetes Container Runtime Interface; each pod gets its own kernel"};
+    CLI::App app{
+        "moatd serves the Kubernetes Container Runtime Interface; each pod gets its own kernel"};
     app.set_version_flag("--version", moat::kVersion);
-    app.add_option("--socket", settings.socket, "where to listen, unix:///path")->capture_default_str();
+    app.add_option("--socket", settings.socket, "where to listen, unix:///path")
+        ->capture_default_str();
     app.add_option("--root", settings.root, "images and persistent state")->capture_default_str();
-    app.add_option("--state", settings.state, "state that ends with the machine's uptime")->capture_default_str();
-    app.add_option("--cni-conf-dir", settings.cni_conf_dir, "CNI configurations; none: the built-in network")
+    app.add_option("--state", settings.state, "state that ends with the machine's uptime")
+        ->capture_default_str();
+    app.add_option("--cni-conf-dir", settings.cni_conf_dir,
+                   "CNI configurations; none: the built-in network")
         ->capture_default_str();
     app.add_option("--cni-bin-dir", settings.cni_bin_dir, "CNI plugins")->capture_default_str();
     app.add_option("--registry-mirror", settings.registry_mirrors,
@@ -102,10 +106,12 @@ int main(int argc, char** argv) {
 
     std::string archive;
     std::string name;
-    CLI::App* image = app.add_subcommand("image", "works on the images of --root, also beside a running moatd");
+    CLI::App* image =
+        app.add_subcommand("image", "works on the images of --root, also beside a running moatd");
     image->require_subcommand(1);
     CLI::App* image_load = image->add_subcommand("load", "load an OCI layout or a docker archive");
-    image_load->add_option("ARCHIVE", archive, "a tar, plain or packed with gzip or zstd")->required();
+    image_load->add_option("ARCHIVE", archive, "a tar, plain or packed with gzip or zstd")
+        ->required();
     image_load->add_option("--name", name, "the image's name, instead of the archive's");
     CLI::App* image_list = image->add_subcommand("list", "id, size and names of all images");
     CLI11_PARSE(app, argc, argv);

@@ -12,8 +12,8 @@ using runtime::Error;
 using runtime::Result;
 using runtime::Status;
 
-/// The codes with a meaning for a CRI client; server/errors.cc is the one place that turns them into
-/// gRPC codes. Everything else a layer below reports reaches the client as INTERNAL.
+/// The codes with a meaning for a CRI client; server/errors.cc is the one place that turns them
+/// into gRPC codes. Everything else a layer below reports reaches the client as INTERNAL.
 inline Error not_found(std::string what) { return Error(ENOENT, std::move(what)); }
 inline Error already_exists(std::string what) { return Error(EEXIST, std::move(what)); }
 inline Error invalid_argument(std::string what) { return Error(EINVAL, std::move(what)); }
@@ -43,12 +43,12 @@ inline Error host_error(const Errno& error, const std::string& step) {
 }
 
 /// TRY for a step whose errno is the host's and not the client's business.
-#define TRY_HOST_IMPL(r, step, ...)                      \
-    ({                                                   \
-        auto r = (__VA_ARGS__);                          \
-        if (!r.ok()) [[unlikely]]                        \
+#define TRY_HOST_IMPL(r, step, ...)                          \
+    ({                                                       \
+        auto r = (__VA_ARGS__);                              \
+        if (!r.ok()) [[unlikely]]                            \
             return ::moat::cri::host_error(r.error(), step); \
-        std::move(r).value();                            \
+        std::move(r).value();                                \
     })
 #define TRY_HOST(step, ...) TRY_HOST_IMPL(TRY_CAT(try_host_, __COUNTER__), step, __VA_ARGS__)
 

@@ -46,7 +46,8 @@ Result<std::string> read_fd(int fd, size_t max_bytes, const std::string& name) {
         }
         data.append(buffer, static_cast<size_t>(n));
         if (data.size() > max_bytes) {
-            return Error(EFBIG, "read " + name + ": longer than " + std::to_string(max_bytes) + " bytes");
+            return Error(EFBIG,
+                         "read " + name + ": longer than " + std::to_string(max_bytes) + " bytes");
         }
     }
 }
@@ -75,7 +76,8 @@ Status write_all(int fd, std::string_view data, const std::string& name) {
 
 Status write_file(const std::string& path, std::string_view data, uint32_t mode) {
     const std::string temporary = path + ".new";
-    const ScopedFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode));
+    const ScopedFd fd(
+        open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode));
     if (!fd) {
         return Error::from_errno(errno, "create " + temporary);
     }
@@ -110,8 +112,8 @@ Status make_directories(const std::string& path, uint32_t mode) {
 
 namespace {
 
-/// Deletes all of the open directory `dir_fd`, which it takes over. Recursion is as deep as the tree;
-/// extraction bounds that depth by PATH_MAX.
+/// Deletes all of the open directory `dir_fd`, which it takes over. Recursion is as deep as the
+/// tree; extraction bounds that depth by PATH_MAX.
 int remove_children(ScopedFd dir_fd) {
     DIR* dir = fdopendir(dir_fd.get());
     if (dir == nullptr) {
@@ -131,7 +133,8 @@ int remove_children(ScopedFd dir_fd) {
             failed = errno;
             continue;
         }
-        ScopedFd child(openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        ScopedFd child(
+            openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
         if (!child) {
             failed = errno;
             continue;

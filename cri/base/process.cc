@@ -145,7 +145,8 @@ Result<ProcessResult> run_process(const std::string& program, const std::vector<
         drain(err.read_end, result.err, kMaxErr);
     }
     if (timed) {
-        return timed_out("run " + program + ": killed after " + std::to_string(timeout.count()) + " ms");
+        return timed_out("run " + program + ": killed after " + std::to_string(timeout.count()) +
+                         " ms");
     }
     result.exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
     return result;

@@ -28,7 +28,8 @@ Result<ScopedFd> open_in_root(int dir_fd, const std::string& path, int flags, ui
     }
 }
 
-Result<std::string> read_in_root(const std::string& root, const std::string& path, size_t max_bytes) {
+Result<std::string> read_in_root(const std::string& root, const std::string& path,
+                                 size_t max_bytes) {
     const ScopedFd root_fd(open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!root_fd) {
         return Error::from_errno(errno, "open " + root);

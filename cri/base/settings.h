@@ -8,8 +8,9 @@ namespace moat::cri {
 /// What moatd's command line decides; immutable once it runs.
 struct Settings {
     std::string socket = "/run/moat/moatd.sock";
-    std::string root = "/var/lib/moat";  ///< survives a reboot: database, images, containers' bundles
-    std::string state = "/run/moat";     ///< does not: the runtime's sandboxes, network namespaces
+    std::string root =
+        "/var/lib/moat";              ///< survives a reboot: database, images, containers' bundles
+    std::string state = "/run/moat";  ///< does not: the runtime's sandboxes, network namespaces
     std::string cni_conf_dir = "/etc/cni/net.d";
     std::string cni_bin_dir = "/opt/cni/bin";
     std::string registry_config_dir = "/etc/moat/certs.d";
@@ -22,7 +23,9 @@ struct Settings {
 
     std::string database_path() const { return root + "/moatd.db"; }
     std::string pod_directory(const std::string& id) const { return root + "/pods/" + id; }
-    std::string container_directory(const std::string& id) const { return root + "/containers/" + id; }
+    std::string container_directory(const std::string& id) const {
+        return root + "/containers/" + id;
+    }
     std::string images_directory() const { return root + "/images"; }
     /// Apart from the runtime's own `state/<id>/`.
     std::string namespaces_directory() const { return state + "/moatd/netns"; }

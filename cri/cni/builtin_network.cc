@@ -21,8 +21,8 @@ constexpr char kRangeSetting[] = "pod_cidr";
 /// Link-local (RFC 3927), on every host side: a pod only ever sees its own.
 constexpr uint32_t kGateway = 0xa9fe0101;
 
-/// IFNAMSIZ leaves 15 characters; 10 hex digits of a random id do not meet in practice, and a veth that
-/// is there already fails the ADD rather than being shared.
+/// IFNAMSIZ leaves 15 characters; 10 hex digits of a random id do not meet in practice, and a veth
+/// that is there already fails the ADD rather than being shared.
 std::string host_interface(const std::string& pod_id) { return "moat" + pod_id.substr(0, 10); }
 
 }  // namespace
@@ -37,7 +37,8 @@ Result<Ipv4Range> parse_ipv4_range(const std::string& cidr) {
     const size_t slash = cidr.find('/');
     in_addr wire{};
     unsigned prefix = 0;
-    if (slash == std::string::npos || inet_pton(AF_INET, cidr.substr(0, slash).c_str(), &wire) != 1) {
+    if (slash == std::string::npos ||
+        inet_pton(AF_INET, cidr.substr(0, slash).c_str(), &wire) != 1) {
         return invalid_argument("\"" + cidr + "\": not an IPv4 range such as 10.1.0.0/16");
     }
     const char* end = cidr.data() + cidr.size();
@@ -51,21 +52,23 @@ Result<Ipv4Range> parse_ipv4_range(const std::string& cidr) {
 
 Status BuiltinNetwork::set_range(const std::string& cidr) {
     (void)TRY(parse_ipv4_range(cidr));
-    return database_.run("INSERT OR REPLACE INTO settings (key, value) VALUES (?,?)", kRangeSetting, cidr);
+    return database_.run("INSERT OR REPLACE INTO settings (key, value) VALUES (?,?)", kRangeSetting,
+                         cidr);
 }
 
 Result<uint32_t> BuiltinNetwork::allocate(const std::string& pod_id) {
     auto transaction = TRY(database_.begin());
     std::string cidr = kDefaultRange;
     TRY(transaction.query(
-        "SELECT value FROM settings WHERE key=?", [&](const Row& row) { cidr = row.text(0); }, kRangeSetting));
+        "SELECT value FROM settings WHERE key=?", [&](const Row& row) { cidr = row.text(0); },
+        kRangeSetting));
     const Ipv4Range range = TRY(parse_ipv4_range(cidr));
     std::unordered_set<std::string> used;
     std::string last;
     TRY(transaction.query("SELECT ip FROM addresses ORDER BY rowid",
                           [&](const Row& row) { used.insert(last = row.text(0)); }));
-    // Go on behind the last one given out: a freed address rests as long as it can, so that what still
-    // talks to the old pod does not reach a new one.
+    // Go on behind the last one given out: a freed address rests as long as it can, so that what
+    // still talks to the old pod does not reach a new one.
     const uint32_t count = (uint32_t{1} << (32 - range.prefix)) - 2;
     uint32_t start = 0;
     in_addr wire{};
@@ -84,7 +87,8 @@ Result<uint32_t> BuiltinNetwork::allocate(const std::string& pod_id) {
     return Error(ENOSPC, "no address is free in " + cidr);
 }
 
-Result<std::string> BuiltinNetwork::add(const std::string& pod_id, const std::string& namespace_path) {
+Result<std::string> BuiltinNetwork::add(const std::string& pod_id,
+                                        const std::string& namespace_path) {
     const uint32_t address = TRY_STEP("built-in network", allocate(pod_id));
     Cleanup undo([&] { (void)remove(pod_id); });
     const std::string host = host_interface(pod_id);
@@ -95,12 +99,12 @@ Result<std::string> BuiltinNetwork::add(const std::string& pod_id, const std::st
     Netlink node = TRY(Netlink::open());
     TRY_STEP("built-in network", node.add_veth(host, "eth0", pod_namespace.get()));
     TRY_STEP("built-in network", in_network_namespace(namespace_path, [&]() -> Status {
-        Netlink pod = TRY(Netlink::open());
-        TRY(pod.add_address("eth0", address, 32));
-        TRY(pod.set_up("eth0"));
-        TRY(pod.add_route("eth0", kGateway, 32, 0));
-        return pod.add_route("eth0", 0, 0, kGateway);
-    }));
+                 Netlink pod = TRY(Netlink::open());
+                 TRY(pod.add_address("eth0", address, 32));
+                 TRY(pod.set_up("eth0"));
+                 TRY(pod.add_route("eth0", kGateway, 32, 0));
+                 return pod.add_route("eth0", 0, 0, kGateway);
+             }));
     TRY_STEP("built-in network", node.add_address(host, kGateway, 32));
     TRY_STEP("built-in network", node.set_up(host));
     TRY_STEP("built-in network", node.add_route(host, address, 32, 0));
@@ -116,8 +120,8 @@ Result<std::string> BuiltinNetwork::add(const std::string& pod_id, const std::st
 }
 
 Status BuiltinNetwork::remove(const std::string& pod_id) {
-    // The pair would go with the pod's namespace, but the namespace lives on as long as any process is
-    // in it, and its route must not outlive the address.
+    // The pair would go with the pod's namespace, but the namespace lives on as long as any process
+    // is in it, and its route must not outlive the address.
     Netlink node = TRY(Netlink::open());
     const Status removed = node.remove_link(host_interface(pod_id));
     if (!removed.ok() && removed.error().code() != ENODEV) {

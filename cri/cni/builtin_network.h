@@ -9,17 +9,18 @@ namespace moat::cri {
 
 class Database;
 
-/// The network of a pod when the node has no CNI configuration: a veth pair, a /32 address of a private
-/// range on eth0, the node at 169.254.1.1 as its gateway, and a route to the pod on the node. Pods reach
-/// each other and the node; nothing is translated, so the world outside has to route the range itself.
+/// The network of a pod when the node has no CNI configuration: a veth pair, a /32 address of a
+/// private range on eth0, the node at 169.254.1.1 as its gateway, and a route to the pod on the
+/// node. Pods reach each other and the node; nothing is translated, so the world outside has to
+/// route the range itself.
 ///
 /// Addresses are rows of the table `addresses`. The interfaces go with the pod's namespace.
 class BuiltinNetwork {
   public:
     explicit BuiltinNetwork(Database& database) : database_(database) {}
 
-    /// "a.b.c.d/len"; what UpdateRuntimeConfig brings. EINVAL for a text that is no IPv4 range of 4 to
-    /// 65536 addresses. Pods that are there keep their addresses.
+    /// "a.b.c.d/len"; what UpdateRuntimeConfig brings. EINVAL for a text that is no IPv4 range of 4
+    /// to 65536 addresses. Pods that are there keep their addresses.
     Status set_range(const std::string& cidr);
     /// Returns the pod's address. After an error nothing is left of it.
     Result<std::string> add(const std::string& pod_id, const std::string& namespace_path);

@@ -19,7 +19,8 @@ CniNetwork::Plugin plugin_of(const json& value) {
     CniNetwork::Plugin plugin;
     plugin.type = value.at("type").get<std::string>();
     // The type becomes a file name below the plugin directory.
-    if (plugin.type.empty() || plugin.type.find('/') != std::string::npos || plugin.type[0] == '.') {
+    if (plugin.type.empty() || plugin.type.find('/') != std::string::npos ||
+        plugin.type[0] == '.') {
         throw std::invalid_argument("type: not a plugin's name: \"" + plugin.type + "\"");
     }
     if (const auto it = value.find("capabilities"); it != value.end()) {

@@ -12,7 +12,7 @@ namespace moat::cri {
 struct CniNetwork {
     struct Plugin {
         std::string type;
-        std::string config;  ///< its JSON object
+        std::string config;          ///< its JSON object
         bool port_mappings = false;  ///< capabilities.portMappings
     };
     std::string name;

@@ -32,7 +32,9 @@ class Netlink::Request {
             std::memcpy(RTA_DATA(attribute), value, size);
         }
     }
-    void text(uint16_t type, const std::string& value) { attribute(type, value.c_str(), value.size() + 1); }
+    void text(uint16_t type, const std::string& value) {
+        attribute(type, value.c_str(), value.size() + 1);
+    }
     /// Begins an attribute that holds others; end() with what this returns closes it.
     size_t begin(uint16_t type) {
         const size_t at = data_.size();
@@ -40,7 +42,8 @@ class Netlink::Request {
         return at;
     }
     void end(size_t at) {
-        reinterpret_cast<rtattr*>(data_.data() + at)->rta_len = static_cast<unsigned short>(data_.size() - at);
+        reinterpret_cast<rtattr*>(data_.data() + at)->rta_len =
+            static_cast<unsigned short>(data_.size() - at);
     }
     /// Plain bytes inside a nested attribute: VETH_INFO_PEER begins with an ifinfomsg.
     void bytes(const void* value, size_t size) {
@@ -151,7 +154,8 @@ Status Netlink::add_address(const std::string& name, uint32_t address, uint8_t p
     return send(request, "give " + name + " an address");
 }
 
-Status Netlink::add_route(const std::string& name, uint32_t destination, uint8_t prefix, uint32_t gateway) {
+Status Netlink::add_route(const std::string& name, uint32_t destination, uint8_t prefix,
+                          uint32_t gateway) {
     rtmsg info{};
     info.rtm_family = AF_INET;
     info.rtm_dst_len = prefix;

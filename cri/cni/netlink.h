@@ -8,8 +8,8 @@
 
 namespace moat::cri {
 
-/// A route netlink socket of the calling thread's network namespace (rtnetlink(7)): the few requests
-/// that the built-in pod network is made of. IPv4 addresses are in host byte order.
+/// A route netlink socket of the calling thread's network namespace (rtnetlink(7)): the few
+/// requests that the built-in pod network is made of. IPv4 addresses are in host byte order.
 class Netlink {
   public:
     static Result<Netlink> open();
@@ -21,7 +21,8 @@ class Netlink {
     Status set_up(const std::string& name);
     Status add_address(const std::string& name, uint32_t address, uint8_t prefix);
     /// `gateway` 0: the destination is on the link itself.
-    Status add_route(const std::string& name, uint32_t destination, uint8_t prefix, uint32_t gateway);
+    Status add_route(const std::string& name, uint32_t destination, uint8_t prefix,
+                     uint32_t gateway);
 
   private:
     class Request;

@@ -20,8 +20,8 @@ namespace moat::cri {
 
 namespace {
 
-/// On a thread, because unshare(2) and setns(2) change only the caller's and no thread of a pool may
-/// be left in a pod's namespace.
+/// On a thread, because unshare(2) and setns(2) change only the caller's and no thread of a pool
+/// may be left in a pod's namespace.
 Status on_own_thread(const std::function<Status()>& f) {
     Status status;
     std::thread([&] { status = f(); }).join();
@@ -67,7 +67,8 @@ Status create_network_namespace(const std::string& path) {
         // host must allow what the guest kernel decides on by itself: low ports and ping.
         TRY(write_sysctl("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"));
         TRY(write_sysctl("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"));
-        const std::string mine = "/proc/self/task/" + std::to_string(syscall(SYS_gettid)) + "/ns/net";
+        const std::string mine =
+            "/proc/self/task/" + std::to_string(syscall(SYS_gettid)) + "/ns/net";
         if (mount(mine.c_str(), path.c_str(), nullptr, MS_BIND, nullptr) != 0) {
             return Error::from_errno(errno, "bind the namespace to " + path);
         }
@@ -78,7 +79,8 @@ Status create_network_namespace(const std::string& path) {
 }
 
 Status remove_network_namespace(const std::string& path) {
-    if (umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno != EINVAL && errno != ENOENT) {
+    if (umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0 && errno != EINVAL &&
+        errno != ENOENT) {
         return Error::from_errno(errno, "unmount " + path);
     }
     if (unlink(path.c_str()) != 0 && errno != ENOENT) {

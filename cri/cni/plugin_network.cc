@@ -13,8 +13,8 @@ namespace {
 /// Plugins talk to address managers over networks; kubelet itself gives RunPodSandbox four minutes.
 constexpr std::chrono::seconds kPluginTimeout{60};
 
-std::string plugin_input(const CniNetwork& network, const CniNetwork::Plugin& plugin, const CniPod& pod,
-                         const std::string& previous) {
+std::string plugin_input(const CniNetwork& network, const CniNetwork::Plugin& plugin,
+                         const CniPod& pod, const std::string& previous) {
     json config = json::parse(plugin.config);
     config["name"] = network.name;
     config["cniVersion"] = network.version;
@@ -53,16 +53,17 @@ std::string plugin_error(const ProcessResult& result) {
     return text.empty() ? "exit code " + std::to_string(result.exit_code) : text;
 }
 
-Result<std::string> run_plugin(const char* command, const CniNetwork& network, const CniNetwork::Plugin& plugin,
-                               const std::string& bin_directory, const CniPod& pod, const std::string& previous) {
+Result<std::string> run_plugin(const char* command, const CniNetwork& network,
+                               const CniNetwork::Plugin& plugin, const std::string& bin_directory,
+                               const CniPod& pod, const std::string& previous) {
     const std::vector<std::string> env = {
         std::string("CNI_COMMAND=") + command,
         "CNI_CONTAINERID=" + pod.id,
         "CNI_NETNS=" + pod.namespace_path,
         "CNI_IFNAME=eth0",
         "CNI_PATH=" + bin_directory,
-        "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=" + pod.name_space + ";K8S_POD_NAME=" + pod.name +
-            ";K8S_POD_INFRA_CONTAINER_ID=" + pod.id + ";K8S_POD_UID=" + pod.uid,
+        "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=" + pod.name_space + ";K8S_POD_NAME=" +
+            pod.name + ";K8S_POD_INFRA_CONTAINER_ID=" + pod.id + ";K8S_POD_UID=" + pod.uid,
         "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
     };
     const std::string step = std::string("CNI ") + command + " by plugin " + plugin.type;
@@ -72,8 +73,8 @@ Result<std::string> run_plugin(const char* command, const CniNetwork& network, c
     } catch (const json::exception& e) {
         return internal_error(step + ": " + e.what());
     }
-    const ProcessResult result =
-        TRY_STEP(step, run_process(bin_directory + "/" + plugin.type, {}, env, input, kPluginTimeout));
+    const ProcessResult result = TRY_STEP(
+        step, run_process(bin_directory + "/" + plugin.type, {}, env, input, kPluginTimeout));
     if (result.exit_code != 0) {
         return internal_error(step + ": " + plugin_error(result));
     }
@@ -82,7 +83,8 @@ Result<std::string> run_plugin(const char* command, const CniNetwork& network, c
 
 }  // namespace
 
-Result<std::string> cni_add(const CniNetwork& network, const std::string& bin_directory, const CniPod& pod) {
+Result<std::string> cni_add(const CniNetwork& network, const std::string& bin_directory,
+                            const CniPod& pod) {
     std::string result;
     for (const CniNetwork::Plugin& plugin : network.plugins) {
         auto next = run_plugin("ADD", network, plugin, bin_directory, pod, result);

@@ -24,9 +24,11 @@ struct CniPod {
     std::vector<PortMapping> ports;
 };
 
-/// Runs the plugins of `network` in order with CNI_COMMAND=ADD, each with the result of the one before
-/// it, and returns the last result's JSON. After an error DEL has been run for the whole list.
-Result<std::string> cni_add(const CniNetwork& network, const std::string& bin_directory, const CniPod& pod);
+/// Runs the plugins of `network` in order with CNI_COMMAND=ADD, each with the result of the one
+/// before it, and returns the last result's JSON. After an error DEL has been run for the whole
+/// list.
+Result<std::string> cni_add(const CniNetwork& network, const std::string& bin_directory,
+                            const CniPod& pod);
 /// CHECK with the cached result; a list that disables it, or is older than CNI 0.4.0, is a success.
 Status cni_check(const CniNetwork& network, const std::string& bin_directory, const CniPod& pod,
                  const std::string& result);

@@ -11,9 +11,9 @@ namespace moat::cri {
 std::vector<std::string> default_capabilities();
 /// All of linux/capability.h up to CAP_CHECKPOINT_RESTORE.
 std::vector<std::string> all_capabilities();
-/// `base` with `add` and without `drop`; names with or without CAP_, in any case; "ALL" stands for all
-/// of them and is applied first, so that "add ALL, drop NET_RAW" means what it says.
-/// EINVAL names an unknown capability.
+/// `base` with `add` and without `drop`; names with or without CAP_, in any case; "ALL" stands for
+/// all of them and is applied first, so that "add ALL, drop NET_RAW" means what it says. EINVAL
+/// names an unknown capability.
 Result<std::vector<std::string>> adjust_capabilities(std::vector<std::string> base,
                                                      const std::vector<std::string>& add,
                                                      const std::vector<std::string>& drop);

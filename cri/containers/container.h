@@ -18,24 +18,25 @@ namespace api = ::runtime::v1;
 
 class Terminal;
 
-/// One container. Made by CreateContainer or from the database; dies when it is removed and the last
-/// call that holds it returns.
+/// One container. Made by CreateContainer or from the database; dies when it is removed and the
+/// last call that holds it returns.
 struct Container {
     const std::string id;
     const std::string pod_id;
     const std::shared_ptr<const api::ContainerConfig> config;
 
     /// Held by create, start and remove for their whole length, so that they do not overtake each
-    /// other. Not by a stop, which waits for the guest: a second stop with a shorter grace period must
-    /// get through.
+    /// other. Not by a stop, which waits for the guest: a second stop with a shorter grace period
+    /// must get through.
     std::mutex operation;
 
     std::mutex mu;
     std::condition_variable changed;  ///< notified when record.phase changes
-    ContainerRecord record;           ///< guarded by mu; a change is in the database before it is here
+    ContainerRecord record;  ///< guarded by mu; a change is in the database before it is here
     std::shared_ptr<Terminal> terminal;  ///< guarded by mu
 
-    Container(ContainerRecord container_record, std::shared_ptr<const api::ContainerConfig> container_config)
+    Container(ContainerRecord container_record,
+              std::shared_ptr<const api::ContainerConfig> container_config)
         : id(container_record.id),
           pod_id(container_record.pod_id),
           config(std::move(container_config)),

@@ -27,7 +27,8 @@ Result<ScopedFd> open_log(const std::string& path) {
         return ScopedFd();
     }
     TRY_HOST("log directory", make_directories(path.substr(0, path.rfind('/'))));
-    // NOFOLLOW: others may be able to write to the directory, nobody else decides where root writes.
+    // NOFOLLOW: others may be able to write to the directory, nobody else decides where root
+    // writes.
     ScopedFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0640));
     if (!fd) {
         return host_error(Error::from_errno(errno, "open " + path), "log");
@@ -50,12 +51,14 @@ Result<ScopedFd> open_stdin(const std::string& path) {
 
 }  // namespace
 
-Result<ContainerRecord> ContainerManager::plan(const std::string& pod_id, const api::ContainerConfig& config) {
+Result<ContainerRecord> ContainerManager::plan(const std::string& pod_id,
+                                               const api::ContainerConfig& config) {
     const auto image = TRY(images_.find(config.image().image()));
     if (!image) {
         return not_found("image \"" + config.image().image() + "\": not on this node");
     }
-    const ImageConfig image_config = TRY_HOST("image " + image->id, parse_image_config(image->config));
+    const ImageConfig image_config =
+        TRY_HOST("image " + image->id, parse_image_config(image->config));
     ContainerRecord record;
     record.id = random_id();
     record.pod_id = pod_id;
@@ -68,11 +71,13 @@ Result<ContainerRecord> ContainerManager::plan(const std::string& pod_id, const 
     record.config = config.SerializeAsString();
     record.stop_signal = TRY(stop_signal(config, image_config));
     record.user =
-        TRY(resolve_user(images_.root_path(image->chain_id), user_request(config, image_config))).ids;
+        TRY(resolve_user(images_.root_path(image->chain_id), user_request(config, image_config)))
+            .ids;
     return record;
 }
 
-Result<std::string> ContainerManager::create(const std::string& pod_id, const api::ContainerConfig& config) {
+Result<std::string> ContainerManager::create(const std::string& pod_id,
+                                             const api::ContainerConfig& config) {
     const PodPtr pod = TRY(pods_.find(pod_id));
     TRY(check_container_config(config, *pod->config));
     const std::shared_lock pod_operation(pod->operation);
@@ -89,11 +94,13 @@ Result<std::string> ContainerManager::create(const std::string& pod_id, const ap
         }
         if (const Status inserted = store_.insert(record); !inserted.ok()) {
             return inserted.error().code() == EEXIST
-                       ? already_exists("pod " + pod->id + ": container " + record.name + ", attempt " +
-                                        std::to_string(record.attempt) + ": is there already")
+                       ? already_exists("pod " + pod->id + ": container " + record.name +
+                                        ", attempt " + std::to_string(record.attempt) +
+                                        ": is there already")
                        : inserted.error();
         }
-        container = std::make_shared<Container>(std::move(record), std::make_shared<api::ContainerConfig>(config));
+        container = std::make_shared<Container>(std::move(record),
+                                                std::make_shared<api::ContainerConfig>(config));
     }
     const std::lock_guard operation(container->operation);
     const std::string step = "container " + config.metadata().name() + " of pod " + pod->id;
@@ -108,7 +115,8 @@ Result<std::string> ContainerManager::create(const std::string& pod_id, const ap
     if (!recorded.ok()) {
         spdlog::warn("container {}: not created: {}", container->id, recorded.error().message());
         if (const Status erased = erase(*container); !erased.ok()) {
-            spdlog::error("container {}: undo of the creation: {}", container->id, erased.error().message());
+            spdlog::error("container {}: undo of the creation: {}", container->id,
+                          erased.error().message());
             // Kept in sight, so that it can be removed.
             const std::lock_guard lock(mu_);
             containers_[container->id] = container;
@@ -119,7 +127,8 @@ Result<std::string> ContainerManager::create(const std::string& pod_id, const ap
         const std::lock_guard lock(mu_);
         containers_[container->id] = container;
     }
-    spdlog::info("container {}: pod {}: {} created", container->id, pod->id, config.metadata().name());
+    spdlog::info("container {}: pod {}: {} created", container->id, pod->id,
+                 config.metadata().name());
     return container->id;
 }
 
@@ -131,7 +140,8 @@ Status ContainerManager::make(Container& container) {
     if (!image) {
         return not_found("image " + record.image_id + ": removed meanwhile");
     }
-    const ImageConfig image_config = TRY_HOST("image " + image->id, parse_image_config(image->config));
+    const ImageConfig image_config =
+        TRY_HOST("image " + image->id, parse_image_config(image->config));
     const auto sandbox = runtime_.state(pod->id);
     SpecInput input{.config = config, .pod = *pod->config, .image = image_config};
     input.rootfs = images_.root_path(record.chain_id);
@@ -187,12 +197,14 @@ Status ContainerManager::reopen_log(const std::string& id) {
     if (container->config->tty()) {
         const std::lock_guard lock(container->mu);
         if (container->terminal == nullptr) {
-            return wrong_state("container " + container->id + ": its terminal was lost when moatd was restarted");
+            return wrong_state("container " + container->id +
+                               ": its terminal was lost when moatd was restarted");
         }
         container->terminal->set_log(std::move(log));
         return {};
     }
-    TRY_HOST("container " + container->id + ": reopen its log", runtime_.reopen_log(container->id, log.get()));
+    TRY_HOST("container " + container->id + ": reopen its log",
+             runtime_.reopen_log(container->id, log.get()));
     return {};
 }
 

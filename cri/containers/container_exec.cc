@@ -35,7 +35,8 @@ struct Output {
         while (read_end) {
             const ssize_t n = read(read_end.get(), buffer, sizeof(buffer));
             if (n > 0) {
-                data.append(buffer, std::min(static_cast<size_t>(n), kExecOutputLimit - data.size()));
+                data.append(buffer,
+                            std::min(static_cast<size_t>(n), kExecOutputLimit - data.size()));
             } else if (n == 0) {
                 read_end.reset();
             } else if (errno != EINTR) {
@@ -47,7 +48,8 @@ struct Output {
 
 }  // namespace
 
-Result<ExecResult> ContainerManager::exec_sync(const std::string& id, const std::vector<std::string>& command,
+Result<ExecResult> ContainerManager::exec_sync(const std::string& id,
+                                               const std::vector<std::string>& command,
                                                std::chrono::seconds timeout) {
     if (command.empty()) {
         return invalid_argument("cmd: empty");
@@ -84,7 +86,9 @@ Result<ExecResult> ContainerManager::exec_sync(const std::string& id, const std:
     const auto deadline = std::chrono::steady_clock::now() + timeout;
     bool timed = false;
     for (bool done = false; !done;) {
-        pollfd fds[] = {{ended.get(), POLLIN, 0}, {out.read_end.get(), POLLIN, 0}, {err.read_end.get(), POLLIN, 0}};
+        pollfd fds[] = {{ended.get(), POLLIN, 0},
+                        {out.read_end.get(), POLLIN, 0},
+                        {err.read_end.get(), POLLIN, 0}};
         int wait_ms = -1;
         if (timeout.count() > 0 && !timed) {
             const auto rest = std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -99,8 +103,8 @@ Result<ExecResult> ContainerManager::exec_sync(const std::string& id, const std:
         }
         poll(fds, 3, wait_ms);
         done = fds[0].revents != 0;
-        // At the end: what the process wrote is in the pipes by now. What its children still hold open
-        // is not waited for.
+        // At the end: what the process wrote is in the pipes by now. What its children still hold
+        // open is not waited for.
         out.drain();
         err.drain();
     }

@@ -15,23 +15,24 @@ namespace {
 
 /// SIGKILL needs no guest's cooperation: what has not ended by then never will.
 constexpr std::chrono::seconds kKillPatience{10};
-/// The event says when a container has ended; a look at its state covers a stream that is just being
-/// reopened.
+/// The event says when a container has ended; a look at its state covers a stream that is just
+/// being reopened.
 constexpr std::chrono::milliseconds kAskAgain{1000};
 /// For a container whose exit status nobody collected.
 constexpr int32_t kExitUnknown = 255;
 
 }  // namespace
 
-ContainerManager::ContainerManager(const Settings& settings, Database& database, runtime::Runtime& runtime,
-                                   ImageStore& images, PodManager& pods)
+ContainerManager::ContainerManager(const Settings& settings, Database& database,
+                                   runtime::Runtime& runtime, ImageStore& images, PodManager& pods)
     : settings_(settings), store_(database), runtime_(runtime), images_(images), pods_(pods) {}
 
 Status ContainerManager::recover() {
     for (ContainerRecord& record : TRY(store_.all())) {
         auto config = std::make_shared<api::ContainerConfig>();
         if (!config->ParseFromString(record.config)) {
-            return internal_error("container " + record.id + ": column config: not a ContainerConfig");
+            return internal_error("container " + record.id +
+                                  ": column config: not a ContainerConfig");
         }
         const auto container = std::make_shared<Container>(std::move(record), std::move(config));
         const ContainerPhase phase = container->snapshot().phase;
@@ -40,8 +41,8 @@ Status ContainerManager::recover() {
             if (erased.ok()) {
                 continue;
             }
-            spdlog::error("container {}: left half-way by the last moatd and not cleaned up: {}", container->id,
-                          erased.error().message());
+            spdlog::error("container {}: left half-way by the last moatd and not cleaned up: {}",
+                          container->id, erased.error().message());
         }
         const std::lock_guard lock(mu_);
         containers_[container->id] = container;
@@ -68,7 +69,8 @@ std::vector<ContainerPtr> ContainerManager::list() {
 
 std::vector<ContainerPtr> ContainerManager::of_pod(const std::string& pod_id) {
     std::vector<ContainerPtr> containers = list();
-    std::erase_if(containers, [&](const ContainerPtr& container) { return container->pod_id != pod_id; });
+    std::erase_if(containers,
+                  [&](const ContainerPtr& container) { return container->pod_id != pod_id; });
     return containers;
 }
 
@@ -83,7 +85,8 @@ Status ContainerManager::change(Container& container, const ContainerRecord& cha
 void ContainerManager::set_exited(Container& container, int32_t exit_code, int64_t finished_at_ns,
                                   const std::string& reason, const std::string& message) {
     const std::lock_guard lock(container.mu);
-    if (container.record.phase != ContainerPhase::kCreated && container.record.phase != ContainerPhase::kRunning) {
+    if (container.record.phase != ContainerPhase::kCreated &&
+        container.record.phase != ContainerPhase::kRunning) {
         return;
     }
     ContainerRecord changed = container.record;
@@ -94,12 +97,15 @@ void ContainerManager::set_exited(Container& container, int32_t exit_code, int64
     changed.message = message;
     container.terminal.reset();
     if (const Status status = change(container, changed); !status.ok()) {
-        // The runtime keeps the status: the next reconcile tries again. Whoever waits must still see it.
-        spdlog::error("container {}: exit not recorded: {}", container.id, status.error().message());
+        // The runtime keeps the status: the next reconcile tries again. Whoever waits must still
+        // see it.
+        spdlog::error("container {}: exit not recorded: {}", container.id,
+                      status.error().message());
         container.record = changed;
         container.changed.notify_all();
     }
-    spdlog::info("container {}: pod {}: exited, code {}, {}", container.id, container.pod_id, exit_code, reason);
+    spdlog::info("container {}: pod {}: exited, code {}, {}", container.id, container.pod_id,
+                 exit_code, reason);
 }
 
 void ContainerManager::exited(const std::string& id, const control::ExitStatus& status) {
@@ -120,7 +126,8 @@ void ContainerManager::reconcile(Container& container) {
     const auto info = runtime_.state(container.id);
     if (!info.ok()) {
         if (info.error().code() == ENOENT) {
-            set_exited(container, kExitUnknown, 0, "Unknown", "the runtime does not know the container any more");
+            set_exited(container, kExitUnknown, 0, "Unknown",
+                       "the runtime does not know the container any more");
         } else {
             spdlog::warn("container {}: state: {}", container.id, info.error().message());
         }
@@ -134,8 +141,9 @@ void ContainerManager::reconcile(Container& container) {
         }
         return;
     }
-    const ContainerPhase actual =
-        info->state == control::ContainerState::kCreated ? ContainerPhase::kCreated : ContainerPhase::kRunning;
+    const ContainerPhase actual = info->state == control::ContainerState::kCreated
+                                      ? ContainerPhase::kCreated
+                                      : ContainerPhase::kRunning;
     const std::lock_guard lock(container.mu);
     // A start in progress has written "running" and the runtime does not say so yet; it holds
     // `operation`, and only a start that died with the last moatd does not.
@@ -170,7 +178,8 @@ void ContainerManager::sandbox_gone(const std::string& pod_id) {
 bool ContainerManager::wait_for_end(Container& container, std::chrono::milliseconds timeout) {
     std::unique_lock lock(container.mu);
     return container.changed.wait_for(lock, timeout, [&] {
-        return container.record.phase != ContainerPhase::kRunning && container.record.phase != ContainerPhase::kCreated;
+        return container.record.phase != ContainerPhase::kRunning &&
+               container.record.phase != ContainerPhase::kCreated;
     });
 }
 
@@ -182,7 +191,8 @@ Status ContainerManager::start(const std::string& id) {
     {
         const std::lock_guard lock(container->mu);
         if (container->record.phase != ContainerPhase::kCreated) {
-            return wrong_state("container " + container->id + ": start: it is not in the state created");
+            return wrong_state("container " + container->id +
+                               ": start: it is not in the state created");
         }
         ContainerRecord changed = container->record;
         changed.phase = ContainerPhase::kRunning;
@@ -211,10 +221,13 @@ Status ContainerManager::stop(const std::string& id, std::chrono::seconds grace)
     if (grace.count() > 0) {
         const Status sent = runtime_.kill(container.id, record.stop_signal);
         if (!sent.ok() && sent.error().code() != ESRCH) {
-            spdlog::warn("container {}: signal {}: {}", container.id, record.stop_signal, sent.error().message());
+            spdlog::warn("container {}: signal {}: {}", container.id, record.stop_signal,
+                         sent.error().message());
         }
-        // Kubelet's "no limit" is a very long time; a condition variable cannot add that to its clock.
-        if (wait_for_end(container, std::min<std::chrono::seconds>(grace, std::chrono::hours(24 * 365)))) {
+        // Kubelet's "no limit" is a very long time; a condition variable cannot add that to its
+        // clock.
+        if (wait_for_end(container,
+                         std::min<std::chrono::seconds>(grace, std::chrono::hours(24 * 365)))) {
             return {};
         }
         reconcile(container);
@@ -251,9 +264,11 @@ void ContainerManager::kill_all(const std::string& pod_id) {
         if (container->snapshot().phase == ContainerPhase::kRunning) {
             const auto rest = std::chrono::duration_cast<std::chrono::milliseconds>(
                 deadline - std::chrono::steady_clock::now());
-            if (!wait_for_end(*container, std::clamp(rest, std::chrono::milliseconds(0), kAskAgain))) {
+            if (!wait_for_end(*container,
+                              std::clamp(rest, std::chrono::milliseconds(0), kAskAgain))) {
                 reconcile(*container);
-                (void)wait_for_end(*container, std::max(rest - kAskAgain, std::chrono::milliseconds(0)));
+                (void)wait_for_end(*container,
+                                   std::max(rest - kAskAgain, std::chrono::milliseconds(0)));
             }
         }
     }

@@ -35,17 +35,19 @@ inline constexpr size_t kExecOutputLimit = 16 << 20;
 
 /// All containers of the node.
 ///
-/// Order of writes as in PodManager: the row comes first. "running" is written before the start; after
-/// a kill in between, the runtime's state says which side of it we are on.
+/// Order of writes as in PodManager: the row comes first. "running" is written before the start;
+/// after a kill in between, the runtime's state says which side of it we are on.
 class ContainerManager {
   public:
-    ContainerManager(const Settings& settings, Database& database, runtime::Runtime& runtime, ImageStore& images,
-                     PodManager& pods);
+    ContainerManager(const Settings& settings, Database& database, runtime::Runtime& runtime,
+                     ImageStore& images, PodManager& pods);
 
-    /// Loads the containers; those half made or half removed are removed. Before PodManager::recover().
+    /// Loads the containers; those half made or half removed are removed. Before
+    /// PodManager::recover().
     Status recover();
 
-    /// CreateContainer. EEXIST: the pod has one of this name and attempt. EBUSY: the pod is not ready.
+    /// CreateContainer. EEXIST: the pod has one of this name and attempt. EBUSY: the pod is not
+    /// ready.
     Result<std::string> create(const std::string& pod_id, const api::ContainerConfig& config);
     Status start(const std::string& id);
     /// Sends the stop signal, and SIGKILL after `grace`. Not running, or not there: a success.
@@ -76,8 +78,8 @@ class ContainerManager {
   private:
     std::vector<ContainerPtr> of_pod(const std::string& pod_id);
     Status change(Container& container, const ContainerRecord& changed);
-    void set_exited(Container& container, int32_t exit_code, int64_t finished_at_ns, const std::string& reason,
-                    const std::string& message);
+    void set_exited(Container& container, int32_t exit_code, int64_t finished_at_ns,
+                    const std::string& reason, const std::string& message);
     void reconcile(Container& container);
     bool wait_for_end(Container& container, std::chrono::milliseconds timeout);
     Result<ContainerRecord> plan(const std::string& pod_id, const api::ContainerConfig& config);

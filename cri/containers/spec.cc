@@ -20,10 +20,11 @@ using nlohmann::json;
 namespace {
 
 const std::vector<std::string> kDefaultMasked = {
-    "/proc/acpi",    "/proc/asound", "/proc/kcore",       "/proc/keys",     "/proc/latency_stats",
-    "/proc/scsi",    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware"};
-const std::vector<std::string> kDefaultReadonly = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
-                                                   "/proc/sysrq-trigger"};
+    "/proc/acpi",          "/proc/asound", "/proc/kcore",      "/proc/keys",
+    "/proc/latency_stats", "/proc/scsi",   "/proc/timer_list", "/proc/timer_stats",
+    "/proc/sched_debug",   "/sys/firmware"};
+const std::vector<std::string> kDefaultReadonly = {"/proc/bus", "/proc/fs", "/proc/irq",
+                                                   "/proc/sys", "/proc/sysrq-trigger"};
 /// Name of the volume hint of /dev/shm; a pod's author cannot give another of this name.
 constexpr char kShmHint[] = "shm";
 constexpr char kDefaultPath[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -35,13 +36,15 @@ std::vector<std::string> to_vector(const Strings& strings) {
 
 Status check_namespaces(const api::NamespaceOption& options, const std::string& where) {
     if (options.pid() == api::NODE) {
-        return not_supported(where + ".pid: NODE: a sandboxed pod does not see the node's processes");
+        return not_supported(where +
+                             ".pid: NODE: a sandboxed pod does not see the node's processes");
     }
     if (options.pid() == api::TARGET) {
         return not_supported(where + ".pid: TARGET: not built yet");
     }
     if (options.ipc() == api::NODE) {
-        return not_supported(where + ".ipc: NODE: a sandboxed pod does not see the node's IPC objects");
+        return not_supported(where +
+                             ".ipc: NODE: a sandboxed pod does not see the node's IPC objects");
     }
     if (options.has_userns_options() && options.userns_options().mode() != api::NODE) {
         return not_supported(where + ".userns_options: user namespaces are not built yet");
@@ -51,7 +54,8 @@ Status check_namespaces(const api::NamespaceOption& options, const std::string& 
 
 Status check_profile(const api::SecurityProfile& profile, const std::string& field) {
     if (profile.profile_type() == api::SecurityProfile::Localhost) {
-        return not_supported(field + ": localhost profile \"" + profile.localhost_ref() + "\": not built yet");
+        return not_supported(field + ": localhost profile \"" + profile.localhost_ref() +
+                             "\": not built yet");
     }
     return {};
 }
@@ -65,10 +69,12 @@ Status check_mount(const api::Mount& mount) {
         return not_supported(where + ": image volumes are not built yet");
     }
     if (mount.host_path().empty() || mount.host_path().front() != '/') {
-        return invalid_argument(where + ": host_path: not an absolute path: \"" + mount.host_path() + "\"");
+        return invalid_argument(where + ": host_path: not an absolute path: \"" +
+                                mount.host_path() + "\"");
     }
     if (mount.propagation() != api::PROPAGATION_PRIVATE) {
-        return not_supported(where + ": propagation " + api::MountPropagation_Name(mount.propagation()) +
+        return not_supported(where + ": propagation " +
+                             api::MountPropagation_Name(mount.propagation()) +
                              ": only PROPAGATION_PRIVATE is built");
     }
     if (mount.recursive_read_only()) {
@@ -114,7 +120,8 @@ Status check_container_config(const api::ContainerConfig& config, const api::Pod
                              "\": devices of the node are not built yet");
     }
     if (config.cdi_devices_size() != 0) {
-        return not_supported("config.CDI_devices: \"" + config.cdi_devices(0).name() + "\": not built yet");
+        return not_supported("config.CDI_devices: \"" + config.cdi_devices(0).name() +
+                             "\": not built yet");
     }
     for (const auto& mount : config.mounts()) {
         TRY(check_mount(mount));
@@ -142,7 +149,8 @@ UserRequest user_request(const api::ContainerConfig& config, const ImageConfig& 
     }
     request.username = security.run_as_username();
     request.image_user = image.user;
-    request.supplemental_groups = {security.supplemental_groups().begin(), security.supplemental_groups().end()};
+    request.supplemental_groups = {security.supplemental_groups().begin(),
+                                   security.supplemental_groups().end()};
     request.merge_image_groups = security.supplemental_groups_policy() == api::Merge;
     return request;
 }
@@ -194,8 +202,10 @@ runtime::Resources to_resources(const api::LinuxContainerResources& r) {
 
 namespace {
 
-/// Command and arguments: Kubernetes' rule, where a command of the pod hides the image's CMD as well.
-Result<std::vector<std::string>> arguments(const api::ContainerConfig& config, const ImageConfig& image) {
+/// Command and arguments: Kubernetes' rule, where a command of the pod hides the image's CMD as
+/// well.
+Result<std::vector<std::string>> arguments(const api::ContainerConfig& config,
+                                           const ImageConfig& image) {
     std::vector<std::string> args = to_vector(config.command());
     std::vector<std::string> rest = to_vector(config.args());
     if (args.empty()) {
@@ -206,7 +216,8 @@ Result<std::vector<std::string>> arguments(const api::ContainerConfig& config, c
     }
     args.insert(args.end(), rest.begin(), rest.end());
     if (args.empty()) {
-        return invalid_argument("config.command: neither the request nor the image says what to run");
+        return invalid_argument(
+            "config.command: neither the request nor the image says what to run");
     }
     return args;
 }
@@ -229,8 +240,10 @@ Result<std::vector<std::string>> environment(const SpecInput& input) {
     }
     for (const auto& entry : input.config.envs()) {
         if (entry.key().empty() || entry.key().find('=') != std::string::npos ||
-            entry.key().find('\0') != std::string::npos || entry.value().find('\0') != std::string::npos) {
-            return invalid_argument("config.envs: \"" + entry.key() + "\": not a possible variable");
+            entry.key().find('\0') != std::string::npos ||
+            entry.value().find('\0') != std::string::npos) {
+            return invalid_argument("config.envs: \"" + entry.key() +
+                                    "\": not a possible variable");
         }
         set(entry.key(), entry.value());
     }
@@ -249,7 +262,10 @@ Result<std::vector<std::string>> environment(const SpecInput& input) {
 
 json mount_entry(const std::string& destination, const std::string& type, const std::string& source,
                  std::vector<std::string> options) {
-    return {{"destination", destination}, {"type", type}, {"source", source}, {"options", std::move(options)}};
+    return {{"destination", destination},
+            {"type", type},
+            {"source", source},
+            {"options", std::move(options)}};
 }
 
 /// Lexically, as the mount is only looked up inside the container later.
@@ -302,14 +318,17 @@ Result<json> mounts(const SpecInput& input) {
                     {"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}),
         mount_entry("/dev/mqueue", "mqueue", "mqueue", {"nosuid", "noexec", "nodev"}),
         mount_entry("/sys", "sysfs", "sysfs", {"nosuid", "noexec", "nodev", sys_access}),
-        mount_entry("/sys/fs/cgroup", "cgroup", "cgroup", {"nosuid", "noexec", "nodev", "relatime", sys_access}),
+        mount_entry("/sys/fs/cgroup", "cgroup", "cgroup",
+                    {"nosuid", "noexec", "nodev", "relatime", sys_access}),
         // One tmpfs for all containers of the pod: see the mount hints in annotations().
-        mount_entry("/dev/shm", "bind", input.pod_directory + "/shm", {"rbind", "rw", "nosuid", "noexec", "nodev"}),
+        mount_entry("/dev/shm", "bind", input.pod_directory + "/shm",
+                    {"rbind", "rw", "nosuid", "noexec", "nodev"}),
     };
     std::vector<json> own;
     const std::string file_access = security.readonly_rootfs() ? "ro" : "rw";
     for (const char* name : {"hosts", "hostname", "resolv.conf"}) {
-        own.push_back(mount_entry(std::string("/etc/") + name, "bind", input.pod_directory + "/" + name,
+        own.push_back(mount_entry(std::string("/etc/") + name, "bind",
+                                  input.pod_directory + "/" + name,
                                   {"rbind", "rprivate", file_access}));
     }
     std::vector<json> requested;
@@ -317,13 +336,14 @@ Result<json> mounts(const SpecInput& input) {
         const std::string destination = clean_path(mount.container_path());
         const std::string source =
             TRY_HOST("mount at " + destination, mount_source(mount.host_path()));
-        requested.push_back(
-            mount_entry(destination, "bind", source, {"rbind", "rprivate", mount.readonly() ? "ro" : "rw"}));
+        requested.push_back(mount_entry(destination, "bind", source,
+                                        {"rbind", "rprivate", mount.readonly() ? "ro" : "rw"}));
     }
     // A request for one of our own places replaces ours, as kubelet does with /etc/hosts.
     const auto is_requested = [&](const json& ours) {
-        return std::any_of(requested.begin(), requested.end(),
-                           [&](const json& theirs) { return theirs["destination"] == ours["destination"]; });
+        return std::any_of(requested.begin(), requested.end(), [&](const json& theirs) {
+            return theirs["destination"] == ours["destination"];
+        });
     };
     std::erase_if(system, is_requested);
     std::erase_if(own, is_requested);
@@ -346,10 +366,11 @@ Result<json> mounts(const SpecInput& input) {
 
 Result<json> capabilities(const api::LinuxContainerSecurityContext& security) {
     const auto& request = security.capabilities();
-    auto set = security.privileged() ? all_capabilities()
-                                     : TRY(adjust_capabilities(default_capabilities(),
-                                                               to_vector(request.add_capabilities()),
-                                                               to_vector(request.drop_capabilities())));
+    auto set =
+        security.privileged()
+            ? all_capabilities()
+            : TRY(adjust_capabilities(default_capabilities(), to_vector(request.add_capabilities()),
+                                      to_vector(request.drop_capabilities())));
     json ambient = json::array();
     for (const std::string& name : request.add_ambient_capabilities()) {
         const std::string capability = TRY(capability_name(name));
@@ -359,8 +380,11 @@ Result<json> capabilities(const api::LinuxContainerSecurityContext& security) {
         ambient.push_back(capability);
     }
     // capabilities(7): only what is inheritable too can be ambient.
-    return json{{"bounding", set}, {"effective", set}, {"permitted", set},
-                {"inheritable", ambient}, {"ambient", ambient}};
+    return json{{"bounding", set},
+                {"effective", set},
+                {"permitted", set},
+                {"inheritable", ambient},
+                {"ambient", ambient}};
 }
 
 json resources(const api::LinuxContainerResources& r) {
@@ -384,7 +408,8 @@ json resources(const api::LinuxContainerResources& r) {
     }
     json out = {{"memory", memory}, {"cpu", cpu}};
     for (const auto& limit : r.hugepage_limits()) {
-        out["hugepageLimits"].push_back({{"pageSize", limit.page_size()}, {"limit", limit.limit()}});
+        out["hugepageLimits"].push_back(
+            {{"pageSize", limit.page_size()}, {"limit", limit.limit()}});
     }
     if (!r.unified().empty()) {
         out["unified"] = std::map<std::string, std::string>(r.unified().begin(), r.unified().end());
@@ -412,9 +437,10 @@ json namespaces(const SpecInput& input) {
     return list;
 }
 
-/// The CRI keys by which the runtime knows a container from a sandbox, the hint that makes /dev/shm one
-/// tmpfs per pod, and of the authors' annotations the hints for volumes of their own. Nothing else of
-/// theirs: some of the runtime's annotations loosen the sandbox, and that is for the node's owner.
+/// The CRI keys by which the runtime knows a container from a sandbox, the hint that makes /dev/shm
+/// one tmpfs per pod, and of the authors' annotations the hints for volumes of their own. Nothing
+/// else of theirs: some of the runtime's annotations loosen the sandbox, and that is for the node's
+/// owner.
 json annotations(const SpecInput& input) {
     json all = json::object();
     for (const auto* theirs : {&input.pod.annotations(), &input.config.annotations()}) {
@@ -447,10 +473,14 @@ Result<std::string> build_spec(const SpecInput& input) {
     const auto& security = config.linux().security_context();
     json process = {
         {"terminal", config.tty()},
-        {"user", {{"uid", input.user.ids.uid}, {"gid", input.user.ids.gid}, {"additionalGids", input.user.ids.groups}}},
+        {"user",
+         {{"uid", input.user.ids.uid},
+          {"gid", input.user.ids.gid},
+          {"additionalGids", input.user.ids.groups}}},
         {"args", TRY(arguments(config, input.image))},
         {"env", TRY(environment(input))},
-        {"cwd", clean_path(config.working_dir().empty() ? input.image.working_dir : config.working_dir())},
+        {"cwd",
+         clean_path(config.working_dir().empty() ? input.image.working_dir : config.working_dir())},
         {"capabilities", TRY(capabilities(security))},
         {"rlimits", {{{"type", "RLIMIT_NOFILE"}, {"soft", 1024}, {"hard", 524288}}}},
         {"noNewPrivileges", security.no_new_privs()},
@@ -480,8 +510,9 @@ Result<std::string> build_spec(const SpecInput& input) {
     try {
         return spec.dump(1);
     } catch (const json::exception& e) {
-        return invalid_argument(std::string("config: a value is not UTF-8, which config.json cannot carry: ") +
-                                e.what());
+        return invalid_argument(
+            std::string("config: a value is not UTF-8, which config.json cannot carry: ") +
+            e.what());
     }
 }
 

@@ -28,7 +28,7 @@ struct SpecInput {
     const api::PodSandboxConfig& pod;
     const ImageConfig& image;
     ResolvedUser user;
-    std::string rootfs;             ///< the image's root, shared and read-only
+    std::string rootfs;  ///< the image's root, shared and read-only
     std::string container_id;
     std::string pod_id;
     std::string hostname;
@@ -37,16 +37,16 @@ struct SpecInput {
     int sandbox_pid = 0;            ///< the sentry; names the pod's pid namespace
 };
 
-/// Which of the request's fields cannot be honoured: the first one, by name. EINVAL for a value that is
-/// wrong, EOPNOTSUPP for one that is not built.
+/// Which of the request's fields cannot be honoured: the first one, by name. EINVAL for a value
+/// that is wrong, EOPNOTSUPP for one that is not built.
 Status check_container_config(const api::ContainerConfig& config, const api::PodSandboxConfig& pod);
 Status check_pod_config(const api::PodSandboxConfig& pod);
 
 /// The user that the request and the image ask for, before names are looked up.
 UserRequest user_request(const api::ContainerConfig& config, const ImageConfig& image);
 
-/// config.json, OCI runtime-spec 1.0. Sources of bind mounts that are missing are made as directories
-/// (what kubelet expects for hostPath volumes of no type); links in them are resolved.
+/// config.json, OCI runtime-spec 1.0. Sources of bind mounts that are missing are made as
+/// directories (what kubelet expects for hostPath volumes of no type); links in them are resolved.
 Result<std::string> build_spec(const SpecInput& input);
 
 /// The stop signal of the request, else of the image, else SIGTERM.

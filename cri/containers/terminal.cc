@@ -18,7 +18,8 @@ std::string cri_log_lines(std::string_view data, int64_t time_ns, const char* st
     gmtime_r(&seconds, &parts);
     char stamp[64];
     const size_t length = strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &parts);
-    snprintf(stamp + length, sizeof(stamp) - length, ".%09dZ %s ", static_cast<int>(time_ns % 1'000'000'000), stream);
+    snprintf(stamp + length, sizeof(stamp) - length, ".%09dZ %s ",
+             static_cast<int>(time_ns % 1'000'000'000), stream);
     std::string lines;
     while (!data.empty()) {
         const size_t end = data.find('\n');
@@ -55,7 +56,8 @@ Result<std::shared_ptr<Terminal>> Terminal::create() {
     if (!wake) {
         return Error::from_errno(errno, "terminal: eventfd");
     }
-    return std::shared_ptr<Terminal>(new Terminal(std::move(master), std::move(slave), std::move(wake)));
+    return std::shared_ptr<Terminal>(
+        new Terminal(std::move(master), std::move(slave), std::move(wake)));
 }
 
 Terminal::~Terminal() {
@@ -95,7 +97,9 @@ void Terminal::run() {
         }
         const std::lock_guard lock(mu_);
         if (log_) {
-            (void)write_all(log_.get(), cri_log_lines({buffer, static_cast<size_t>(n)}, now_ns(), "stdout"), "log");
+            (void)write_all(log_.get(),
+                            cri_log_lines({buffer, static_cast<size_t>(n)}, now_ns(), "stdout"),
+                            "log");
         }
     }
 }

@@ -51,7 +51,8 @@ std::optional<uint32_t> number(std::string_view text) {
 
 Result<uint32_t> id_of(int64_t value, const char* field) {
     if (value < 0 || value >= int64_t{UINT32_MAX}) {
-        return invalid_argument(std::string(field) + ": " + std::to_string(value) + " is no user or group id");
+        return invalid_argument(std::string(field) + ": " + std::to_string(value) +
+                                " is no user or group id");
     }
     return static_cast<uint32_t>(value);
 }
@@ -143,7 +144,8 @@ Result<ResolvedUser> resolve_user(const std::string& rootfs, const UserRequest& 
         account = find_account(passwd, [&](std::string_view, uint32_t id) { return id == *uid; });
         result.ids.uid = *uid;
     } else {
-        account = find_account(passwd, [&](std::string_view name, uint32_t) { return name == user_text; });
+        account = find_account(passwd,
+                               [&](std::string_view name, uint32_t) { return name == user_text; });
         if (!account) {
             return invalid_argument("user \"" + user_text + "\": not in the image's /etc/passwd");
         }

@@ -26,9 +26,9 @@ struct ResolvedUser {
     std::string home = "/";
 };
 
-/// Looks names up in the image at `rootfs`. The image is hostile: its files are opened below the root
-/// whatever links it has, read up to a bound, and only regular files are read.
-/// EINVAL: a name that the image does not have, an id out of range, a gid without a user.
+/// Looks names up in the image at `rootfs`. The image is hostile: its files are opened below the
+/// root whatever links it has, read up to a bound, and only regular files are read. EINVAL: a name
+/// that the image does not have, an id out of range, a gid without a user.
 Result<ResolvedUser> resolve_user(const std::string& rootfs, const UserRequest& request);
 
 /// The USER of an image as ImageStatus tells it: a number or a name.

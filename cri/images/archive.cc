@@ -21,15 +21,18 @@ namespace {
 /// An archive that is unpacked in a workspace; its members are read below that directory only.
 class Archive {
   public:
-    Archive(ImageStore& store, std::string directory) : store_(store), directory_(std::move(directory)) {}
+    Archive(ImageStore& store, std::string directory)
+        : store_(store), directory_(std::move(directory)) {}
 
     Result<std::vector<LoadedImage>> load(const std::string& name);
 
   private:
     Result<std::vector<LoadedImage>> load_layout(const std::string& name);
     Result<std::vector<LoadedImage>> load_docker(const std::string& name);
-    Result<LoadedImage> add(const std::string& config_text, const std::vector<std::string>& layer_members,
-                            const std::vector<std::string>& blob_digests, const std::vector<std::string>& names,
+    Result<LoadedImage> add(const std::string& config_text,
+                            const std::vector<std::string>& layer_members,
+                            const std::vector<std::string>& blob_digests,
+                            const std::vector<std::string>& names,
                             const std::string& manifest_digest);
     Result<std::string> blob(const Descriptor& descriptor, size_t max_bytes);
     Result<std::string> file(const std::string& member);
@@ -67,14 +70,16 @@ Result<std::string> Archive::blob(const Descriptor& descriptor, size_t max_bytes
     return text;
 }
 
-Result<LoadedImage> Archive::add(const std::string& config_text, const std::vector<std::string>& layer_members,
-                                 const std::vector<std::string>& blob_digests, const std::vector<std::string>& names,
+Result<LoadedImage> Archive::add(const std::string& config_text,
+                                 const std::vector<std::string>& layer_members,
+                                 const std::vector<std::string>& blob_digests,
+                                 const std::vector<std::string>& names,
                                  const std::string& manifest_digest) {
     const ImageConfig config = TRY(parse_image_config(config_text));
     if (config.diff_ids.size() != layer_members.size()) {
         return invalid_argument("archive: " + std::to_string(layer_members.size()) +
-                                " layers, but the configuration has " + std::to_string(config.diff_ids.size()) +
-                                " rootfs.diff_ids");
+                                " layers, but the configuration has " +
+                                std::to_string(config.diff_ids.size()) + " rootfs.diff_ids");
     }
     ImageRecord image;
     image.id = Sha256::of(config_text);
@@ -99,14 +104,17 @@ Result<LoadedImage> Archive::add(const std::string& config_text, const std::vect
 }
 
 Result<std::vector<LoadedImage>> Archive::load_layout(const std::string& name) {
-    const std::string text = TRY_STEP("archive", read_in_root(directory_, "index.json", kMaxManifest));
-    const auto top = TRY_STEP("index.json", parse_manifest(text, "application/vnd.oci.image.index.v1+json"));
+    const std::string text =
+        TRY_STEP("archive", read_in_root(directory_, "index.json", kMaxManifest));
+    const auto top =
+        TRY_STEP("index.json", parse_manifest(text, "application/vnd.oci.image.index.v1+json"));
     if (!std::holds_alternative<Index>(top)) {
         return invalid_argument("index.json: not an index");
     }
     const auto& entries = std::get<Index>(top).entries;
     if (!name.empty() && entries.size() > 1) {
-        return invalid_argument("index.json: " + std::to_string(entries.size()) + " images, but one name");
+        return invalid_argument("index.json: " + std::to_string(entries.size()) +
+                                " images, but one name");
     }
     std::vector<LoadedImage> loaded;
     for (const Index::Entry& entry : entries) {
@@ -117,7 +125,8 @@ Result<std::vector<LoadedImage>> Archive::load_layout(const std::string& name) {
             parsed = TRY(parse_manifest(TRY(blob(chosen, kMaxManifest)), chosen.media_type));
         }
         if (!std::holds_alternative<Manifest>(parsed)) {
-            return invalid_argument("manifest " + entry.descriptor.digest + ": lists nested too deep");
+            return invalid_argument("manifest " + entry.descriptor.digest +
+                                    ": lists nested too deep");
         }
         const Manifest& manifest = std::get<Manifest>(parsed);
         std::vector<std::string> members;
@@ -141,7 +150,8 @@ Result<std::vector<LoadedImage>> Archive::load_layout(const std::string& name) {
 }
 
 Result<std::vector<LoadedImage>> Archive::load_docker(const std::string& name) {
-    const std::string text = TRY_STEP("archive", read_in_root(directory_, "manifest.json", kMaxManifest));
+    const std::string text =
+        TRY_STEP("archive", read_in_root(directory_, "manifest.json", kMaxManifest));
     struct Entry {
         std::string config;
         std::vector<std::string> tags;
@@ -162,7 +172,8 @@ Result<std::vector<LoadedImage>> Archive::load_docker(const std::string& name) {
         return invalid_argument(std::string("manifest.json: ") + e.what());
     }
     if (!name.empty() && entries.size() > 1) {
-        return invalid_argument("manifest.json: " + std::to_string(entries.size()) + " images, but one name");
+        return invalid_argument("manifest.json: " + std::to_string(entries.size()) +
+                                " images, but one name");
     }
     std::vector<LoadedImage> loaded;
     for (const Entry& entry : entries) {
@@ -170,7 +181,8 @@ Result<std::vector<LoadedImage>> Archive::load_docker(const std::string& name) {
             TRY_STEP("archive: \"" + entry.config + "\"",
                      read_in_root(directory_, TRY(clean_member_name(entry.config)), kMaxConfig));
         const auto names = name.empty() ? entry.tags : std::vector<std::string>{name};
-        loaded.push_back(TRY(add(config, entry.layers, std::vector<std::string>(entry.layers.size()), names, "")));
+        loaded.push_back(TRY(
+            add(config, entry.layers, std::vector<std::string>(entry.layers.size()), names, "")));
     }
     return loaded;
 }
@@ -183,12 +195,14 @@ Result<std::vector<LoadedImage>> Archive::load(const std::string& name) {
     if (access((directory_ + "/manifest.json").c_str(), F_OK) == 0) {
         return load_docker(name);
     }
-    return invalid_argument("neither an OCI layout (index.json) nor a docker archive (manifest.json)");
+    return invalid_argument(
+        "neither an OCI layout (index.json) nor a docker archive (manifest.json)");
 }
 
 }  // namespace
 
-Result<std::vector<LoadedImage>> load_archive(ImageStore& store, const std::string& path, const std::string& name) {
+Result<std::vector<LoadedImage>> load_archive(ImageStore& store, const std::string& path,
+                                              const std::string& name) {
     const std::string step = "load " + path;
     Result<std::vector<LoadedImage>> loaded = std::vector<LoadedImage>();
     {

@@ -73,7 +73,8 @@ class GzipReader : public Reader {
             if (stream_.avail_in == 0) {
                 const std::string_view got = TRY(fill());
                 if (got.empty()) {
-                    return in_member_ ? Result<std::string_view>(Error(EBADMSG, "the gzip stream is cut off"))
+                    return in_member_ ? Result<std::string_view>(
+                                            Error(EBADMSG, "the gzip stream is cut off"))
                                       : Result<std::string_view>(std::string_view());
                 }
                 stream_.next_in = reinterpret_cast<Bytef*>(input_.data());
@@ -90,7 +91,8 @@ class GzipReader : public Reader {
             if (code == Z_STREAM_END) {
                 in_member_ = false;
             } else if (code != Z_OK && code != Z_BUF_ERROR) {
-                return Error(EBADMSG, std::string("gzip: ") + (stream_.msg != nullptr ? stream_.msg : "damaged"));
+                return Error(EBADMSG, std::string("gzip: ") +
+                                          (stream_.msg != nullptr ? stream_.msg : "damaged"));
             }
             if (const size_t n = output_.size() - stream_.avail_out; n != 0) {
                 return std::string_view(output_.data(), n);
@@ -116,7 +118,8 @@ class ZstdReader : public Reader {
             if (in_.pos == in_.size && !flush_) {
                 const std::string_view got = TRY(fill());
                 if (got.empty()) {
-                    return in_frame_ ? Result<std::string_view>(Error(EBADMSG, "the zstd stream is cut off"))
+                    return in_frame_ ? Result<std::string_view>(
+                                           Error(EBADMSG, "the zstd stream is cut off"))
                                      : Result<std::string_view>(std::string_view());
                 }
                 in_ = {got.data(), got.size(), 0};
@@ -149,15 +152,18 @@ Result<std::unique_ptr<BlobReader>> BlobReader::open(const std::string& path) {
     if (!fd) {
         return Error::from_errno(errno, "open " + path);
     }
-    // By its first bytes, not by the media type: builders have mislabelled layers, readers have not.
+    // By its first bytes, not by the media type: builders have mislabelled layers, readers have
+    // not.
     unsigned char magic[4] = {};
     const ssize_t n = pread(fd.get(), magic, sizeof(magic), 0);
     if (n >= 2 && magic[0] == 0x1f && magic[1] == 0x8b) {
         return std::unique_ptr<BlobReader>(new GzipReader(std::move(fd)));
     }
     const uint32_t word = static_cast<uint32_t>(magic[0]) | static_cast<uint32_t>(magic[1]) << 8 |
-                          static_cast<uint32_t>(magic[2]) << 16 | static_cast<uint32_t>(magic[3]) << 24;
-    if (n == 4 && (word == ZSTD_MAGICNUMBER || (word & ZSTD_MAGIC_SKIPPABLE_MASK) == ZSTD_MAGIC_SKIPPABLE_START)) {
+                          static_cast<uint32_t>(magic[2]) << 16 |
+                          static_cast<uint32_t>(magic[3]) << 24;
+    if (n == 4 && (word == ZSTD_MAGICNUMBER ||
+                   (word & ZSTD_MAGIC_SKIPPABLE_MASK) == ZSTD_MAGIC_SKIPPABLE_START)) {
         return std::unique_ptr<BlobReader>(new ZstdReader(std::move(fd)));
     }
     return std::unique_ptr<BlobReader>(new PlainReader(std::move(fd)));

@@ -14,8 +14,8 @@ class BlobReader {
   public:
     virtual ~BlobReader() = default;
     static Result<std::unique_ptr<BlobReader>> open(const std::string& path);
-    /// The next unpacked bytes, valid until the next call; empty at the end. EBADMSG for a blob that is
-    /// damaged or cut off.
+    /// The next unpacked bytes, valid until the next call; empty at the end. EBADMSG for a blob
+    /// that is damaged or cut off.
     virtual Result<std::string_view> next() = 0;
     /// After the end: digest of the file, and of what came out of it (the layer's diff id).
     virtual std::string blob_digest() = 0;

@@ -9,7 +9,8 @@ namespace moat::cri {
 namespace {
 
 bool is_url(const std::string& text) {
-    return (text.rfind("http://", 0) == 0 && text.size() > 7) || (text.rfind("https://", 0) == 0 && text.size() > 8);
+    return (text.rfind("http://", 0) == 0 && text.size() > 7) ||
+           (text.rfind("https://", 0) == 0 && text.size() > 8);
 }
 
 std::string trim(std::string_view text) {
@@ -37,7 +38,8 @@ std::string_view without_comment(std::string_view line) {
 
 /// A quoted string without escapes: URLs and paths need none.
 Result<std::string> unquote(const std::string& text) {
-    const bool quoted = text.size() >= 2 && (text.front() == '"' || text.front() == '\'') && text.back() == text.front();
+    const bool quoted = text.size() >= 2 && (text.front() == '"' || text.front() == '\'') &&
+                        text.back() == text.front();
     if (!quoted || text.find('\\') != std::string::npos ||
         text.substr(1, text.size() - 2).find(text.front()) != std::string::npos) {
         return invalid_argument("not a plain quoted string: " + text);
@@ -80,9 +82,11 @@ struct HostsParser {
             file.server = TRY(url_value(value));
         } else if (key == "capabilities" && current != nullptr) {
             may_pull.back() = value.find("\"pull\"") != std::string::npos;
-        } else if (key == "skip_verify" && current != nullptr && (value == "true" || value == "false")) {
+        } else if (key == "skip_verify" && current != nullptr &&
+                   (value == "true" || value == "false")) {
             current->skip_verify = value == "true";
-        } else if (key == "override_path" && current != nullptr && (value == "true" || value == "false")) {
+        } else if (key == "override_path" && current != nullptr &&
+                   (value == "true" || value == "false")) {
             current->override_path = value == "true";
         } else if (key == "ca" && current != nullptr) {
             current->ca_file = TRY(unquote(value));
@@ -111,7 +115,8 @@ Result<HostsFile> parse_hosts_file(const std::string& text) {
         if (line.front() == '[') {
             TRY_STEP(step, parser.section(line));
         } else if (equals != std::string::npos) {
-            TRY_STEP(step, parser.setting(trim(line.substr(0, equals)), trim(line.substr(equals + 1))));
+            TRY_STEP(step,
+                     parser.setting(trim(line.substr(0, equals)), trim(line.substr(equals + 1))));
         } else {
             return invalid_argument(step + ": neither a section nor a setting: " + line);
         }
@@ -131,7 +136,8 @@ std::string default_registry_url(const std::string& host) {
         return "https://registry-1.docker.io";
     }
     const std::string name = host.substr(0, host.rfind(':'));
-    const bool loopback = name == "localhost" || name.rfind("127.", 0) == 0 || name == "[::1]" || host == "localhost";
+    const bool loopback =
+        name == "localhost" || name.rfind("127.", 0) == 0 || name == "[::1]" || host == "localhost";
     return (loopback ? "http://" : "https://") + host;
 }
 
@@ -144,7 +150,8 @@ RegistryHosts::RegistryHosts(std::string directory, const std::vector<std::strin
             url.pop_back();
         }
         if (equals == 0 || !is_url(url)) {
-            check_ = invalid_argument("--registry-mirror " + mirror + ": not HOST=URL with http:// or https://");
+            check_ = invalid_argument("--registry-mirror " + mirror +
+                                      ": not HOST=URL with http:// or https://");
             return;
         }
         mirrors_.emplace_back(mirror.substr(0, equals), url);

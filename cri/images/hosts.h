@@ -32,7 +32,8 @@ class RegistryHosts {
 };
 
 /// The part of containerd's hosts.toml that concerns pulling: server, [host."URL"], capabilities,
-/// skip_verify, ca, override_path. Keys that are not known are EINVAL: silence would send pulls elsewhere.
+/// skip_verify, ca, override_path. Keys that are not known are EINVAL: silence would send pulls
+/// elsewhere.
 struct HostsFile {
     std::string server;
     std::vector<RegistryEndpoint> hosts;

@@ -38,7 +38,8 @@ Result<ImageConfig> parse_image_config(const std::string& text) {
         config.diff_ids = root.at("rootfs").at("diff_ids").get<std::vector<std::string>>();
         for (const std::string& diff_id : config.diff_ids) {
             if (!is_digest(diff_id)) {
-                return invalid_argument("image configuration: rootfs.diff_ids: not a sha256 digest: " + diff_id);
+                return invalid_argument(
+                    "image configuration: rootfs.diff_ids: not a sha256 digest: " + diff_id);
             }
         }
         if (const auto it = root.find("config"); it != root.end() && it->is_object()) {
@@ -70,7 +71,8 @@ int signal_number(const std::string& name) {
     // signal(7): the guest's real-time signals are 34 (glibc's SIGRTMIN) to 64.
     const auto offset = [&](size_t prefix) {
         const std::string digits = bare.substr(prefix);
-        return digits.empty() || digits.size() > 2 || digits.find_first_not_of("0123456789") != std::string::npos
+        return digits.empty() || digits.size() > 2 ||
+                       digits.find_first_not_of("0123456789") != std::string::npos
                    ? -1
                    : std::stoi(digits);
     };

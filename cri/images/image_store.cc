@@ -18,8 +18,8 @@ namespace moat::cri {
 
 namespace {
 
-/// rename(2) of a finished directory to its place. One that is there already was made by somebody else
-/// at the same time: it is as good as ours, for the rename is the last step.
+/// rename(2) of a finished directory to its place. One that is there already was made by somebody
+/// else at the same time: it is as good as ours, for the rename is the last step.
 Status move_into_place(const std::string& from, const std::string& to) {
     if (rename(from.c_str(), to.c_str()) != 0 && errno != EEXIST && errno != ENOTEMPTY) {
         return Error::from_errno(errno, "rename to " + to);
@@ -90,37 +90,49 @@ std::string ImageStore::root_path(const std::string& chain_id) const {
     return access(root.c_str(), F_OK) == 0 ? root : layer_path(chain_id) + "/fs";
 }
 
-Result<std::vector<ImageRecord>> ImageStore::select(const std::string& where, const std::string& argument) {
+Result<std::vector<ImageRecord>> ImageStore::select(const std::string& where,
+                                                    const std::string& argument) {
     std::vector<ImageRecord> images;
     auto transaction = TRY(database_.begin());
     TRY(transaction.query(
         "SELECT id, chain_id, size, config FROM images WHERE " + where,
         [&](const Row& row) {
-            images.push_back({row.text(0), row.text(1), static_cast<uint64_t>(row.integer(2)), row.text(3), {}, {}});
+            images.push_back({row.text(0),
+                              row.text(1),
+                              static_cast<uint64_t>(row.integer(2)),
+                              row.text(3),
+                              {},
+                              {}});
         },
         argument));
     for (ImageRecord& image : images) {
         TRY(transaction.query(
             "SELECT name, kind FROM image_names WHERE image_id=? ORDER BY name",
-            [&](const Row& row) { (row.integer(1) == 0 ? image.tags : image.digests).push_back(row.text(0)); },
+            [&](const Row& row) {
+                (row.integer(1) == 0 ? image.tags : image.digests).push_back(row.text(0));
+            },
             image.id));
     }
     TRY(transaction.commit());
     return images;
 }
 
-Result<std::vector<ImageRecord>> ImageStore::list() { return select("id<>? ORDER BY created_at, id", ""); }
+Result<std::vector<ImageRecord>> ImageStore::list() {
+    return select("id<>? ORDER BY created_at, id", "");
+}
 
 Result<std::optional<ImageRecord>> ImageStore::find(const std::string& text) {
     const auto only = [](std::vector<ImageRecord> images) {
-        return images.size() == 1 ? std::optional<ImageRecord>(std::move(images.front())) : std::nullopt;
+        return images.size() == 1 ? std::optional<ImageRecord>(std::move(images.front()))
+                                  : std::nullopt;
     };
     if (is_digest(text)) {
         return only(TRY(select("id=?", text)));
     }
     if (const auto reference = parse_reference(text); reference.ok()) {
-        const std::string name =
-            reference->digest.empty() ? reference->tagged() : reference->by_digest(reference->digest);
+        const std::string name = reference->digest.empty()
+                                     ? reference->tagged()
+                                     : reference->by_digest(reference->digest);
         auto found = only(TRY(select("id=(SELECT image_id FROM image_names WHERE name=?)", name)));
         if (found) {
             return found;
@@ -157,7 +169,8 @@ Result<std::unique_ptr<ImageStore::Workspace>> ImageStore::workspace() {
 
 Result<bool> ImageStore::has_layer(const std::string& diff_id) {
     bool found = false;
-    TRY(database_.query("SELECT 1 FROM layers WHERE diff_id=?", [&](const Row&) { found = true; }, diff_id));
+    TRY(database_.query(
+        "SELECT 1 FROM layers WHERE diff_id=?", [&](const Row&) { found = true; }, diff_id));
     return found;
 }
 
@@ -169,22 +182,25 @@ Status ImageStore::add_layer(const std::string& blob_path, const std::string& bl
     TRY_STEP(step, make_directories(files, 0755));
     const auto reader = TRY_STEP(step, BlobReader::open(blob_path));
     const UnpackedLayer layer = TRY_STEP(step + ": unpack", unpack_layer(*reader, files));
-    if (const std::string actual = reader->blob_digest(); !blob_digest.empty() && actual != blob_digest) {
-        return Error(EBADMSG, step + ": the blob should have digest " + blob_digest + " and has " + actual);
+    if (const std::string actual = reader->blob_digest();
+        !blob_digest.empty() && actual != blob_digest) {
+        return Error(EBADMSG,
+                     step + ": the blob should have digest " + blob_digest + " and has " + actual);
     }
     if (const std::string actual = reader->diff_id(); actual != diff_id) {
         return Error(EBADMSG, step + ": what the blob unpacks to has digest " + actual);
     }
     TRY_STEP(step, write_file(work->path() + "/changes", encode_changes(layer.changes), 0600));
     TRY_STEP(step, move_into_place(work->path(), layer_path(diff_id)));
-    return database_.run("INSERT OR REPLACE INTO layers (diff_id, bytes, inodes) VALUES (?,?,?)", diff_id,
-                         layer.usage.bytes, layer.usage.inodes);
+    return database_.run("INSERT OR REPLACE INTO layers (diff_id, bytes, inodes) VALUES (?,?,?)",
+                         diff_id, layer.usage.bytes, layer.usage.inodes);
 }
 
 Status ImageStore::make_root(const std::string& chain, const std::vector<std::string>& diff_ids) {
     const std::lock_guard lock(roots_mu_);
     bool made = false;
-    TRY(database_.query("SELECT 1 FROM roots WHERE chain_id=?", [&](const Row&) { made = true; }, chain));
+    TRY(database_.query(
+        "SELECT 1 FROM roots WHERE chain_id=?", [&](const Row&) { made = true; }, chain));
     if (made) {
         return {};
     }
@@ -201,27 +217,32 @@ Status ImageStore::make_root(const std::string& chain, const std::vector<std::st
         usage = TRY(stack_layers(layers, work->path() + "/fs"));
         TRY(move_into_place(work->path(), directory_ + "/roots/" + digest_hex(chain)));
     }
-    return database_.run("INSERT OR REPLACE INTO roots (chain_id, diff_ids, bytes, inodes) VALUES (?,?,?,?)", chain,
-                         nlohmann::json(diff_ids).dump(), usage.bytes, usage.inodes);
+    return database_.run(
+        "INSERT OR REPLACE INTO roots (chain_id, diff_ids, bytes, inodes) VALUES (?,?,?,?)", chain,
+        nlohmann::json(diff_ids).dump(), usage.bytes, usage.inodes);
 }
 
 Status ImageStore::add_image(const ImageRecord& image, const std::vector<std::string>& diff_ids) {
     TRY_STEP("image " + image.id, make_root(image.chain_id, diff_ids));
-    // The rows that follow are synced; the files they speak of must not be behind them after a power cut.
+    // The rows that follow are synced; the files they speak of must not be behind them after a
+    // power cut.
     TRY(sync_file_system(directory_));
     uint64_t size = 0;
     for (const std::string& diff_id : diff_ids) {
-        TRY(database_.query("SELECT bytes FROM layers WHERE diff_id=?",
-                            [&](const Row& row) { size += static_cast<uint64_t>(row.integer(0)); }, diff_id));
+        TRY(database_.query(
+            "SELECT bytes FROM layers WHERE diff_id=?",
+            [&](const Row& row) { size += static_cast<uint64_t>(row.integer(0)); }, diff_id));
     }
     auto transaction = TRY(database_.begin());
-    TRY(transaction.run("INSERT INTO images (id, chain_id, size, config, created_at) VALUES (?,?,?,?,?)"
-                        " ON CONFLICT (id) DO NOTHING",
-                        image.id, image.chain_id, size, image.config, now_ns()));
+    TRY(transaction.run(
+        "INSERT INTO images (id, chain_id, size, config, created_at) VALUES (?,?,?,?,?)"
+        " ON CONFLICT (id) DO NOTHING",
+        image.id, image.chain_id, size, image.config, now_ns()));
     for (const auto* names : {&image.tags, &image.digests}) {
         for (const std::string& name : *names) {
-            TRY(transaction.run("INSERT OR REPLACE INTO image_names (name, kind, image_id) VALUES (?,?,?)", name,
-                                names == &image.tags ? 0 : 1, image.id));
+            TRY(transaction.run(
+                "INSERT OR REPLACE INTO image_names (name, kind, image_id) VALUES (?,?,?)", name,
+                names == &image.tags ? 0 : 1, image.id));
         }
     }
     return transaction.commit();
@@ -229,8 +250,11 @@ Status ImageStore::add_image(const ImageRecord& image, const std::vector<std::st
 
 Result<Usage> ImageStore::usage() {
     Usage usage;
-    TRY(database_.query("SELECT (SELECT COALESCE(SUM(bytes),0) FROM layers) + (SELECT COALESCE(SUM(bytes),0) FROM roots),"
-                        " (SELECT COALESCE(SUM(inodes),0) FROM layers) + (SELECT COALESCE(SUM(inodes),0) FROM roots)",
+    TRY(
+        database_.query("SELECT (SELECT COALESCE(SUM(bytes),0) FROM layers) + (SELECT "
+                        "COALESCE(SUM(bytes),0) FROM roots),"
+                        " (SELECT COALESCE(SUM(inodes),0) FROM layers) + (SELECT "
+                        "COALESCE(SUM(inodes),0) FROM roots)",
                         [&](const Row& row) {
                             usage.bytes = static_cast<uint64_t>(row.integer(0));
                             usage.inodes = static_cast<uint64_t>(row.integer(1));
@@ -239,21 +263,24 @@ Result<Usage> ImageStore::usage() {
 }
 
 Status ImageStore::collect() {
-    const auto lock = FileLock::acquire(directory_ + "/lock", FileLock::Mode::kExclusive, FileLock::Wait::kNo);
+    const auto lock =
+        FileLock::acquire(directory_ + "/lock", FileLock::Mode::kExclusive, FileLock::Wait::kNo);
     if (!lock.ok()) {
         return lock.error().code() == EWOULDBLOCK ? Status() : Status(lock.error());
     }
     std::vector<std::string> roots;
     std::vector<std::string> layers;
-    TRY(database_.query("SELECT chain_id FROM roots WHERE chain_id NOT IN (SELECT chain_id FROM images)"
-                        " AND chain_id NOT IN (SELECT chain_id FROM containers)",
-                        [&](const Row& row) { roots.push_back(row.text(0)); }));
+    TRY(database_.query(
+        "SELECT chain_id FROM roots WHERE chain_id NOT IN (SELECT chain_id FROM images)"
+        " AND chain_id NOT IN (SELECT chain_id FROM containers)",
+        [&](const Row& row) { roots.push_back(row.text(0)); }));
     // The row goes first: after a kill in between, a directory without a row is merely made again.
     for (const std::string& chain : roots) {
         TRY(database_.run("DELETE FROM roots WHERE chain_id=?", chain));
         TRY(remove_tree(directory_ + "/roots/" + digest_hex(chain)));
     }
-    TRY(database_.query("SELECT diff_id FROM layers WHERE diff_id NOT IN"
+    TRY(
+        database_.query("SELECT diff_id FROM layers WHERE diff_id NOT IN"
                         " (SELECT value FROM roots, json_each(roots.diff_ids))",
                         [&](const Row& row) { layers.push_back(row.text(0)); }));
     for (const std::string& diff_id : layers) {

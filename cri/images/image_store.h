@@ -14,10 +14,10 @@
 namespace moat::cri {
 
 struct ImageRecord {
-    std::string id;        ///< digest of its configuration
-    std::string chain_id;  ///< names its root
-    uint64_t size = 0;     ///< of its unpacked layers
-    std::string config;    ///< the configuration as the registry had it
+    std::string id;                    ///< digest of its configuration
+    std::string chain_id;              ///< names its root
+    uint64_t size = 0;                 ///< of its unpacked layers
+    std::string config;                ///< the configuration as the registry had it
     std::vector<std::string> tags;     ///< "docker.io/library/busybox:latest"
     std::vector<std::string> digests;  ///< "docker.io/library/busybox@sha256:..."
 
@@ -31,10 +31,10 @@ struct ImageRecord {
 ///     roots/HEX/fs              the layers of an image put together, by chain id
 ///     tmp/XXX                   whatever is under construction, locked by its maker
 ///
-/// Things get their name by rename(2) when they are whole, and then a row. Rows without a directory do
-/// not happen; a directory without a row is taken over by the next who makes it. Several processes may
-/// use a store: whoever adds holds `lock` shared from its first look to its last row, and only a
-/// collection holds it exclusively.
+/// Things get their name by rename(2) when they are whole, and then a row. Rows without a directory
+/// do not happen; a directory without a row is taken over by the next who makes it. Several
+/// processes may use a store: whoever adds holds `lock` shared from its first look to its last row,
+/// and only a collection holds it exclusively.
 class ImageStore {
   public:
     ImageStore(std::string directory, Database& database);
@@ -47,15 +47,16 @@ class ImageStore {
     /// By tag, by digest, by id, or by an unambiguous beginning of at least six digits of an id.
     Result<std::optional<ImageRecord>> find(const std::string& reference);
     Result<std::vector<ImageRecord>> list();
-    /// Removes the image that `reference` names, with all its names; its files go with the last container
-    /// that uses them. An image that is not there is a success.
+    /// Removes the image that `reference` names, with all its names; its files go with the last
+    /// container that uses them. An image that is not there is a success.
     Status remove(const std::string& reference);
 
     // For those who add; the caller has hold().
     Result<bool> has_layer(const std::string& diff_id);
-    /// Unpacks a blob as the layer `diff_id`. EBADMSG when its digest (if `blob_digest` is not empty) or
-    /// its diff id is another one.
-    Status add_layer(const std::string& blob_path, const std::string& blob_digest, const std::string& diff_id);
+    /// Unpacks a blob as the layer `diff_id`. EBADMSG when its digest (if `blob_digest` is not
+    /// empty) or its diff id is another one.
+    Status add_layer(const std::string& blob_path, const std::string& blob_digest,
+                     const std::string& diff_id);
     /// Makes the root of these layers, and the image with these names, which others lose.
     Status add_image(const ImageRecord& image, const std::vector<std::string>& diff_ids);
     /// A fresh directory in tmp, removed with the object.
@@ -67,8 +68,8 @@ class ImageStore {
     /// Disk blocks and inodes of layers and roots.
     Result<Usage> usage();
     const std::string& directory() const { return directory_; }
-    /// Removes layers and roots that no image and no container refers to. Does nothing while somebody
-    /// adds images: whoever does so collects afterwards.
+    /// Removes layers and roots that no image and no container refers to. Does nothing while
+    /// somebody adds images: whoever does so collects afterwards.
     Status collect();
 
     static std::string chain_id(const std::vector<std::string>& diff_ids);

@@ -32,7 +32,8 @@ constexpr size_t kMaxDepth = 200;
 /// lose them.
 class Utf8Locale {
   public:
-    Utf8Locale() : locale_(newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr)), before_(uselocale(locale_)) {}
+    Utf8Locale()
+        : locale_(newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr)), before_(uselocale(locale_)) {}
     ~Utf8Locale() {
         uselocale(before_);
         if (locale_ != nullptr) {
@@ -65,7 +66,8 @@ class Unpacker {
     Status member(archive_entry* entry);
     Status directory(archive_entry* entry, const std::string& path);
     Status regular(archive_entry* entry, int parent, const std::string& name);
-    Status hard_link(archive_entry* entry, int parent, const std::string& name, const std::string& path);
+    Status hard_link(archive_entry* entry, int parent, const std::string& name,
+                     const std::string& path);
     Result<int> parent_of(const std::string& path);
     Status attributes(archive_entry* entry, int fd);
     Status make_room(int parent, const std::string& name);
@@ -178,7 +180,8 @@ Status Unpacker::attributes(archive_entry* entry, int fd) {
     const int64_t uid = archive_entry_uid(entry);
     const int64_t gid = archive_entry_gid(entry);
     if (uid < 0 || gid < 0 || uid >= UINT32_MAX || gid >= UINT32_MAX) {
-        return Error(EINVAL, "owner " + std::to_string(uid) + ":" + std::to_string(gid) + " is out of range");
+        return Error(EINVAL, "owner " + std::to_string(uid) + ":" + std::to_string(gid) +
+                                 " is out of range");
     }
     if (fchown(fd, static_cast<uid_t>(uid), static_cast<gid_t>(gid)) != 0) {
         return Error::from_errno(errno, "chown");
@@ -218,7 +221,8 @@ Status Unpacker::member(archive_entry* entry) {
             if (hidden.empty() || hidden == "." || hidden == "..") {
                 return Error(EINVAL, "a whiteout of no name");
             }
-            layer_.changes.whiteouts.push_back(parent_path.empty() ? hidden : parent_path + "/" + hidden);
+            layer_.changes.whiteouts.push_back(parent_path.empty() ? hidden
+                                                                   : parent_path + "/" + hidden);
         }
         return {};
     }
@@ -296,7 +300,8 @@ Status Unpacker::directory(archive_entry* entry, const std::string& path) {
 
 Status Unpacker::regular(archive_entry* entry, int parent, const std::string& name) {
     TRY(make_room(parent, name));
-    const ScopedFd fd(openat(parent, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+    const ScopedFd fd(
+        openat(parent, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (!fd) {
         return Error::from_errno(errno, "create");
     }
@@ -337,7 +342,8 @@ Status Unpacker::regular(archive_entry* entry, int parent, const std::string& na
     return {};
 }
 
-Status Unpacker::hard_link(archive_entry* entry, int parent, const std::string& name, const std::string& path) {
+Status Unpacker::hard_link(archive_entry* entry, int parent, const std::string& name,
+                           const std::string& path) {
     const std::string target = TRY(clean_member_name(archive_entry_hardlink(entry)));
     if (target.empty()) {
         return Error(EINVAL, "a hard link to the root");
@@ -348,7 +354,8 @@ Status Unpacker::hard_link(archive_entry* entry, int parent, const std::string& 
     const auto [target_parent, target_name] = split(target);
     const auto directory = open_in_root(root_.get(), target_parent, O_PATH | O_DIRECTORY);
     struct stat st {};
-    if (!directory.ok() || fstatat(directory->get(), target_name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (!directory.ok() ||
+        fstatat(directory->get(), target_name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
         // In a lower layer, then: settled when the layers are put together.
         layer_.changes.links.emplace_back(path, target);
         return {};

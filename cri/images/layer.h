@@ -15,8 +15,10 @@ class BlobReader;
 struct LayerChanges {
     std::vector<std::string> whiteouts;  ///< paths that are removed from below
     std::vector<std::string> opaque;     ///< directories of which nothing from below is left
-    std::vector<std::string> implied;    ///< directories that are here only because something is in them
-    std::vector<std::pair<std::string, std::string>> links;  ///< hard links (name, target) into lower layers
+    std::vector<std::string>
+        implied;  ///< directories that are here only because something is in them
+    std::vector<std::pair<std::string, std::string>>
+        links;  ///< hard links (name, target) into lower layers
 };
 
 struct Usage {
@@ -32,9 +34,9 @@ struct UnpackedLayer {
 /// Unpacks the tar that `reader` gives into the empty directory `directory`.
 ///
 /// The tar is hostile. Names are taken apart by us: an empty, too long or ".." component is EINVAL.
-/// All directories on the way are opened with RESOLVE_IN_ROOT below `directory`, so that a link of the
-/// tar, absolute or not, leads to a place inside it. Device nodes are left out: no guest could use
-/// them, and the node's users must not find any. Of extended attributes, user.* and
+/// All directories on the way are opened with RESOLVE_IN_ROOT below `directory`, so that a link of
+/// the tar, absolute or not, leads to a place inside it. Device nodes are left out: no guest could
+/// use them, and the node's users must not find any. Of extended attributes, user.* and
 /// security.capability are kept. What is left after an error is the caller's to remove.
 Result<UnpackedLayer> unpack_layer(BlobReader& reader, const std::string& directory);
 

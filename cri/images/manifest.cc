@@ -19,7 +19,8 @@ Descriptor descriptor(const json& value, const std::string& field) {
     result.digest = value.at("digest").get<std::string>();
     result.size = value.at("size").get<int64_t>();
     if (!is_digest(result.digest)) {
-        throw std::invalid_argument(field + ".digest: not a sha256 digest: \"" + result.digest + "\"");
+        throw std::invalid_argument(field + ".digest: not a sha256 digest: \"" + result.digest +
+                                    "\"");
     }
     if (result.size < 0) {
         throw std::invalid_argument(field + ".size: negative");
@@ -52,7 +53,8 @@ Manifest manifest_of(const json& root) {
     for (const json& value : root.at("layers")) {
         manifest.layers.push_back(descriptor(value, "layers"));
         const std::string& type = manifest.layers.back().media_type;
-        if (type.find("foreign") != std::string::npos || type.find("encrypted") != std::string::npos) {
+        if (type.find("foreign") != std::string::npos ||
+            type.find("encrypted") != std::string::npos) {
             throw std::invalid_argument("layers: media type " + type + ": not supported");
         }
     }
@@ -61,17 +63,19 @@ Manifest manifest_of(const json& root) {
 
 }  // namespace
 
-Result<std::variant<Manifest, Index>> parse_manifest(const std::string& text, const std::string& media_type) {
+Result<std::variant<Manifest, Index>> parse_manifest(const std::string& text,
+                                                     const std::string& media_type) {
     try {
         const json root = json::parse(text);
         if (root.value("schemaVersion", 2) == 1) {
             return not_supported("manifest: Docker schema 1, which has been out of use since 2017");
         }
         const std::string type = root.value("mediaType", media_type);
-        const bool list = type.find("index") != std::string::npos || type.find("list") != std::string::npos ||
+        const bool list = type.find("index") != std::string::npos ||
+                          type.find("list") != std::string::npos ||
                           (root.contains("manifests") && !root.contains("layers"));
-        // The two kinds share their digest's namespace: a text that could be read as both is an attack
-        // (CVE-2021-41190).
+        // The two kinds share their digest's namespace: a text that could be read as both is an
+        // attack (CVE-2021-41190).
         if (root.contains("manifests") && (root.contains("layers") || root.contains("config"))) {
             return invalid_argument("manifest: both a manifest and an index");
         }
@@ -102,7 +106,8 @@ Result<Descriptor> choose_platform(const Index& index) {
         }
         const bool unsaid = entry.os.empty() && entry.architecture.empty();
         const bool fits = entry.os == "linux" && entry.architecture == architecture;
-        // amd64/v2 and up ask for instructions that this machine may lack; a plain entry is preferred.
+        // amd64/v2 and up ask for instructions that this machine may lack; a plain entry is
+        // preferred.
         const bool plain = entry.variant.empty() || entry.variant == "v1" || entry.variant == "v8";
         if ((fits && plain) || ((unsaid || fits) && best == nullptr)) {
             best = &entry;

@@ -34,9 +34,10 @@ struct Index {
     std::vector<Entry> entries;
 };
 
-/// OCI or Docker schema 2, one or a list. `media_type` may be empty: then the text itself must tell.
-/// EINVAL names the field; EOPNOTSUPP for Docker's schema 1.
-Result<std::variant<Manifest, Index>> parse_manifest(const std::string& text, const std::string& media_type);
+/// OCI or Docker schema 2, one or a list. `media_type` may be empty: then the text itself must
+/// tell. EINVAL names the field; EOPNOTSUPP for Docker's schema 1.
+Result<std::variant<Manifest, Index>> parse_manifest(const std::string& text,
+                                                     const std::string& media_type);
 
 /// The entry for this machine: EINVAL says which platforms there are.
 Result<Descriptor> choose_platform(const Index& index);

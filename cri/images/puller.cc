@@ -34,10 +34,11 @@ Result<std::string> ImagePuller::pull(const std::string& text, const RegistryAut
                 return id;
             }
             spdlog::warn("pull {}: from {}: {}", text, endpoint.url, id.error().message());
-            tried += (tried.empty() ? "" : "; ") + ("from " + endpoint.url + ": " + id.error().message());
+            tried += (tried.empty() ? "" : "; ") +
+                     ("from " + endpoint.url + ": " + id.error().message());
             code = id.error().code();
-            // A server that answers with wrong bytes, a full disk or a client that has gone: the next
-            // server would change nothing, or hide it.
+            // A server that answers with wrong bytes, a full disk or a client that has gone: the
+            // next server would change nothing, or hide it.
             if (code == EBADMSG || code == ENOSPC || code == ECANCELED) {
                 break;
             }
@@ -64,17 +65,18 @@ Result<std::string> ImagePuller::pull_from(RegistryClient& client, const Referen
         parsed = TRY(parse_manifest(fetched.text, fetched.media_type));
     }
     const Manifest& manifest = std::get<Manifest>(parsed);
-    const std::string config_text = TRY_STEP("configuration", client.blob(manifest.config, kMaxConfig));
+    const std::string config_text =
+        TRY_STEP("configuration", client.blob(manifest.config, kMaxConfig));
     const ImageConfig config = TRY(parse_image_config(config_text));
     if (config.diff_ids.size() != manifest.layers.size()) {
         return invalid_argument("manifest: " + std::to_string(manifest.layers.size()) +
-                                " layers, but the configuration has " + std::to_string(config.diff_ids.size()) +
-                                " rootfs.diff_ids");
+                                " layers, but the configuration has " +
+                                std::to_string(config.diff_ids.size()) + " rootfs.diff_ids");
     }
     if ((!config.os.empty() && config.os != "linux") ||
         (!config.architecture.empty() && config.architecture != host_architecture())) {
-        return invalid_argument("the image is for " + config.os + "/" + config.architecture + ", this node is linux/" +
-                                host_architecture());
+        return invalid_argument("the image is for " + config.os + "/" + config.architecture +
+                                ", this node is linux/" + host_architecture());
     }
     TRY(ensure_layers(client, manifest.layers, config.diff_ids));
     ImageRecord image;
@@ -117,7 +119,8 @@ Status ImagePuller::ensure_layers(RegistryClient& client, const std::vector<Desc
     return failure;
 }
 
-Status ImagePuller::ensure_layer(RegistryClient& client, const Descriptor& blob, const std::string& diff_id) {
+Status ImagePuller::ensure_layer(RegistryClient& client, const Descriptor& blob,
+                                 const std::string& diff_id) {
     for (;;) {
         std::shared_ptr<InFlight> mine;
         {
@@ -125,7 +128,8 @@ Status ImagePuller::ensure_layer(RegistryClient& client, const Descriptor& blob,
             if (const auto it = in_flight_.find(diff_id); it != in_flight_.end()) {
                 const std::shared_ptr<InFlight> other = it->second;
                 settled_.wait(lock, [&] { return other->done; });
-                // Somebody else's failure may have been of his server or his client: do it ourselves.
+                // Somebody else's failure may have been of his server or his client: do it
+                // ourselves.
                 if (other->status.ok()) {
                     return {};
                 }
@@ -143,7 +147,8 @@ Status ImagePuller::ensure_layer(RegistryClient& client, const Descriptor& blob,
     }
 }
 
-Status ImagePuller::fetch_layer(RegistryClient& client, const Descriptor& blob, const std::string& diff_id) {
+Status ImagePuller::fetch_layer(RegistryClient& client, const Descriptor& blob,
+                                const std::string& diff_id) {
     if (TRY(store_.has_layer(diff_id))) {
         return {};
     }

@@ -23,7 +23,8 @@ bool valid_component(std::string_view text) {
         }
         const size_t end = std::min(text.find_first_not_of(text[i], i), text.size());
         const size_t run = end - i;
-        const bool allowed = text[i] == '-' || (text[i] == '.' && run == 1) || (text[i] == '_' && run <= 2);
+        const bool allowed =
+            text[i] == '-' || (text[i] == '.' && run == 1) || (text[i] == '_' && run <= 2);
         if (!allowed || end == text.size() || !is_lower_alnum(text[end])) {
             return false;
         }
@@ -33,15 +34,18 @@ bool valid_component(std::string_view text) {
 }
 
 bool valid_tag(std::string_view text) {
-    const auto word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; };
+    const auto word = [](char c) {
+        return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
+    };
     return !text.empty() && text.size() <= 128 && word(text.front()) &&
-           std::all_of(text.begin(), text.end(), [&](char c) { return word(c) || c == '.' || c == '-'; });
+           std::all_of(text.begin(), text.end(),
+                       [&](char c) { return word(c) || c == '.' || c == '-'; });
 }
 
 bool valid_host(std::string_view text) {
     return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
-        return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.' || c == '-' || c == ':' || c == '[' ||
-               c == ']';
+        return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.' || c == '-' ||
+               c == ':' || c == '[' || c == ']';
     });
 }
 
@@ -62,7 +66,8 @@ Result<Reference> parse_reference(const std::string& text) {
     }
     // A colon behind the last slash is the tag's; one before it, a port's.
     const size_t slash = rest.rfind('/');
-    if (const size_t colon = rest.find(':', slash == std::string::npos ? 0 : slash); colon != std::string::npos) {
+    if (const size_t colon = rest.find(':', slash == std::string::npos ? 0 : slash);
+        colon != std::string::npos) {
         reference.tag = rest.substr(colon + 1);
         rest.resize(colon);
         if (!valid_tag(reference.tag)) {
@@ -71,7 +76,8 @@ Result<Reference> parse_reference(const std::string& text) {
     }
     const size_t first = rest.find('/');
     const std::string head = rest.substr(0, first);
-    if (first != std::string::npos && (head.find_first_of(".:[") != std::string::npos || head == "localhost")) {
+    if (first != std::string::npos &&
+        (head.find_first_of(".:[") != std::string::npos || head == "localhost")) {
         reference.host = head;
         reference.path = rest.substr(first + 1);
     } else {
@@ -95,7 +101,8 @@ Result<Reference> parse_reference(const std::string& text) {
         const size_t end = path.find('/');
         last = end == std::string_view::npos;
         if (!valid_component(path.substr(0, end))) {
-            return wrong("the repository has a component that is not of lower-case letters and digits");
+            return wrong(
+                "the repository has a component that is not of lower-case letters and digits");
         }
         path.remove_prefix(last ? path.size() : end + 1);
     }

@@ -30,11 +30,12 @@ std::pair<std::string, std::string> split_url(const std::string& url) {
 /// What a registry says in its error object, or the beginning of whatever it sent.
 std::string error_text(const std::string& body) {
     const auto json = nlohmann::json::parse(body, nullptr, false);
-    if (json.is_object() && json.contains("errors") && json["errors"].is_array() && !json["errors"].empty() &&
-        json["errors"][0].is_object()) {
+    if (json.is_object() && json.contains("errors") && json["errors"].is_array() &&
+        !json["errors"].empty() && json["errors"][0].is_object()) {
         const auto& error = json["errors"][0];
         const auto text = [&](const char* key) {
-            return error.contains(key) && error[key].is_string() ? error[key].get<std::string>() : std::string();
+            return error.contains(key) && error[key].is_string() ? error[key].get<std::string>()
+                                                                 : std::string();
         };
         return text("code") + " " + text("message");
     }
@@ -51,7 +52,8 @@ std::string transport_error(httplib::Error error) {
         case httplib::Error::ConnectionTimeout:
             return "cannot connect";
         case httplib::Error::Read:
-            return "the connection broke, or nothing came for " + std::to_string(kStallSeconds) + " s";
+            return "the connection broke, or nothing came for " + std::to_string(kStallSeconds) +
+                   " s";
         case httplib::Error::SSLServerVerification:
             return "the server's certificate is not trusted";
         default:
@@ -126,8 +128,10 @@ std::string RegistryClient::basic() const {
     return "Basic " + base64_encode(auth_.username + ":" + auth_.password);
 }
 
-Result<RegistryClient::Answer> RegistryClient::get_once(const std::string& url, const std::string& accept,
-                                                        const std::string& authorization, const Sink& sink) {
+Result<RegistryClient::Answer> RegistryClient::get_once(const std::string& url,
+                                                        const std::string& accept,
+                                                        const std::string& authorization,
+                                                        const Sink& sink) {
     const auto [base, path] = split_url(url);
     const std::string step = "GET " + url.substr(0, url.find('?'));
     if (base.rfind("http://", 0) != 0 && base.rfind("https://", 0) != 0) {
@@ -173,7 +177,8 @@ Result<RegistryClient::Answer> RegistryClient::get_once(const std::string& url, 
                 return false;
             }
             if (answer.status != 200) {
-                answer.error_body.append(data, std::min(size, kMaxErrorBody - answer.error_body.size()));
+                answer.error_body.append(data,
+                                         std::min(size, kMaxErrorBody - answer.error_body.size()));
                 return true;
             }
             sunk = sink(data, size);
@@ -195,34 +200,41 @@ Result<std::string> RegistryClient::authorize(const std::string& header) {
     const AuthChallenge challenge = parse_challenge(header);
     const bool known = !auth_.username.empty();
     if (challenge.scheme == "basic") {
-        return known ? Result<std::string>(basic()) : Result<std::string>(Error(EACCES, "it asks for a password"));
+        return known ? Result<std::string>(basic())
+                     : Result<std::string>(Error(EACCES, "it asks for a password"));
     }
     if (challenge.scheme != "bearer" || challenge.realm.empty()) {
-        return Error(EACCES, "it asks for authentication of an unknown kind: " + header.substr(0, 100));
+        return Error(EACCES,
+                     "it asks for authentication of an unknown kind: " + header.substr(0, 100));
     }
     const std::string scope =
         challenge.scope.empty() ? "repository:" + reference_.path + ":pull" : challenge.scope;
-    const std::string url = challenge.realm + (challenge.realm.find('?') == std::string::npos ? "?" : "&") +
+    const std::string url = challenge.realm +
+                            (challenge.realm.find('?') == std::string::npos ? "?" : "&") +
                             "service=" + httplib::detail::encode_query_param(challenge.service) +
                             "&scope=" + httplib::detail::encode_query_param(scope);
     std::string body;
     const Sink sink = [&](const char* data, size_t size) -> Status {
         body.append(data, size);
-        return body.size() > kMaxErrorBody ? Status(Error(EBADMSG, "a token of more than 64 KiB")) : Status();
+        return body.size() > kMaxErrorBody ? Status(Error(EBADMSG, "a token of more than 64 KiB"))
+                                           : Status();
     };
     const Answer answer = TRY_STEP("token", get_once(url, "", known ? basic() : "", sink));
     const auto json = nlohmann::json::parse(body, nullptr, false);
     for (const char* key : {"token", "access_token"}) {
-        if (answer.status == 200 && json.is_object() && json.contains(key) && json[key].is_string()) {
+        if (answer.status == 200 && json.is_object() && json.contains(key) &&
+            json[key].is_string()) {
             return "Bearer " + json[key].get<std::string>();
         }
     }
-    return Error(EACCES, "token: status " + std::to_string(answer.status) + " " + error_text(answer.error_body));
+    return Error(EACCES, "token: status " + std::to_string(answer.status) + " " +
+                             error_text(answer.error_body));
 }
 
-Result<RegistryClient::Answer> RegistryClient::get(const std::string& path, const std::string& accept,
-                                                   const Sink& sink) {
-    std::string url = endpoint_.url + (endpoint_.override_path ? "/" : "/v2/") + reference_.path + path;
+Result<RegistryClient::Answer> RegistryClient::get(const std::string& path,
+                                                   const std::string& accept, const Sink& sink) {
+    std::string url =
+        endpoint_.url + (endpoint_.override_path ? "/" : "/v2/") + reference_.path + path;
     const std::string home = split_url(url).first;
     bool asked = false;
     for (int redirects = 0; redirects <= kMaxRedirects;) {
@@ -234,16 +246,19 @@ Result<RegistryClient::Answer> RegistryClient::get(const std::string& path, cons
             continue;
         }
         if (answer.status >= 301 && answer.status <= 308 && !answer.location.empty()) {
-            url = answer.location.front() == '/' ? split_url(url).first + answer.location : answer.location;
+            url = answer.location.front() == '/' ? split_url(url).first + answer.location
+                                                 : answer.location;
             ++redirects;
             continue;
         }
         if (answer.status == 200) {
             return answer;
         }
-        const int code = answer.status == 404 ? ENOENT : answer.status == 401 || answer.status == 403 ? EACCES : EIO;
-        return Error(code, "GET " + url.substr(0, url.find('?')) + ": status " + std::to_string(answer.status) + " " +
-                               error_text(answer.error_body));
+        const int code = answer.status == 404                           ? ENOENT
+                         : answer.status == 401 || answer.status == 403 ? EACCES
+                                                                        : EIO;
+        return Error(code, "GET " + url.substr(0, url.find('?')) + ": status " +
+                               std::to_string(answer.status) + " " + error_text(answer.error_body));
     }
     return Error(EIO, "GET " + url.substr(0, url.find('?')) + ": too many redirects");
 }
@@ -252,7 +267,8 @@ Result<FetchedManifest> RegistryClient::manifest(const std::string& target) {
     FetchedManifest manifest;
     const Sink sink = [&](const char* data, size_t size) -> Status {
         if (manifest.text.size() + size > kMaxManifest) {
-            return Error(EFBIG, "a manifest of more than " + std::to_string(kMaxManifest) + " bytes");
+            return Error(EFBIG,
+                         "a manifest of more than " + std::to_string(kMaxManifest) + " bytes");
         }
         manifest.text.append(data, size);
         return {};
@@ -274,7 +290,8 @@ Status RegistryClient::stream(const Descriptor& descriptor, const Sink& sink) {
     const Sink checked = [&](const char* data, size_t size) -> Status {
         length += static_cast<int64_t>(size);
         if (length > descriptor.size) {
-            return Error(EBADMSG, "longer than the " + std::to_string(descriptor.size) + " bytes of its descriptor");
+            return Error(EBADMSG, "longer than the " + std::to_string(descriptor.size) +
+                                      " bytes of its descriptor");
         }
         sum.update({data, size});
         return sink(data, size);
@@ -292,7 +309,8 @@ Status RegistryClient::stream(const Descriptor& descriptor, const Sink& sink) {
 
 Result<std::string> RegistryClient::blob(const Descriptor& descriptor, size_t max_bytes) {
     if (descriptor.size > static_cast<int64_t>(max_bytes)) {
-        return Error(EFBIG, "blob " + descriptor.digest + ": more than " + std::to_string(max_bytes) + " bytes");
+        return Error(EFBIG, "blob " + descriptor.digest + ": more than " +
+                                std::to_string(max_bytes) + " bytes");
     }
     std::string data;
     TRY(stream(descriptor, [&](const char* bytes, size_t size) -> Status {
@@ -307,7 +325,9 @@ Status RegistryClient::download(const Descriptor& descriptor, const std::string&
     if (!fd) {
         return Error::from_errno(errno, "create " + path);
     }
-    return stream(descriptor, [&](const char* bytes, size_t size) { return write_all(fd.get(), {bytes, size}, path); });
+    return stream(descriptor, [&](const char* bytes, size_t size) {
+        return write_all(fd.get(), {bytes, size}, path);
+    });
 }
 
 }  // namespace moat::cri

@@ -24,8 +24,9 @@ struct FetchedManifest {
     std::string digest;  ///< of the text
 };
 
-/// Pulls from one server (OCI distribution specification). Registries are hostile: sizes are bounded
-/// while they stream, digests are checked, and credentials go to no host that a redirect names.
+/// Pulls from one server (OCI distribution specification). Registries are hostile: sizes are
+/// bounded while they stream, digests are checked, and credentials go to no host that a redirect
+/// names.
 class RegistryClient {
   public:
     /// `cancelled` is asked while data streams; ECANCELED when it says yes.
@@ -38,7 +39,8 @@ class RegistryClient {
     Result<FetchedManifest> manifest(const std::string& target);
     /// A small blob into memory. EBADMSG: another length or digest.
     Result<std::string> blob(const Descriptor& descriptor, size_t max_bytes);
-    /// A blob into a new file. EBADMSG as above; the file is then incomplete and the caller's to remove.
+    /// A blob into a new file. EBADMSG as above; the file is then incomplete and the caller's to
+    /// remove.
     Status download(const Descriptor& descriptor, const std::string& path);
     const std::string& url() const { return endpoint_.url; }
 
@@ -46,8 +48,8 @@ class RegistryClient {
     struct Answer;
     using Sink = std::function<Status(const char* data, size_t size)>;
     Result<Answer> get(const std::string& path, const std::string& accept, const Sink& sink);
-    Result<Answer> get_once(const std::string& url, const std::string& accept, const std::string& authorization,
-                            const Sink& sink);
+    Result<Answer> get_once(const std::string& url, const std::string& accept,
+                            const std::string& authorization, const Sink& sink);
     Result<std::string> authorize(const std::string& challenge);
     std::string basic() const;
     Status stream(const Descriptor& descriptor, const Sink& sink);

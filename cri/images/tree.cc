@@ -30,7 +30,9 @@ Result<Directory> entries_of(int fd) {
     return Directory(dir, closedir);
 }
 
-bool is_dot(const char* name) { return std::string_view(name) == "." || std::string_view(name) == ".."; }
+bool is_dot(const char* name) {
+    return std::string_view(name) == "." || std::string_view(name) == "..";
+}
 
 Status add_usage(int fd, Usage& usage, std::set<std::pair<dev_t, ino_t>>& seen) {
     struct stat st {};
@@ -45,7 +47,8 @@ Status add_usage(int fd, Usage& usage, std::set<std::pair<dev_t, ino_t>>& seen) 
             continue;
         }
         if (S_ISDIR(st.st_mode)) {
-            const ScopedFd child(openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+            const ScopedFd child(
+                openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
             if (!child) {
                 return Error::from_errno(errno, std::string("open ") + entry->d_name);
             }
@@ -77,7 +80,8 @@ class Stacker {
   private:
     Status hide(const LayerChanges& changes);
     Status merge(int from, int to, const std::string& path, const std::set<std::string>& implied);
-    Result<ScopedFd> target_directory(int from, int to, const char* name, const std::string& path, bool implied);
+    Result<ScopedFd> target_directory(int from, int to, const char* name, const std::string& path,
+                                      bool implied);
     Status copy_attributes(int from, int to);
     Status link_lower(const std::string& name, const std::string& target);
     Result<ScopedFd> parent_of(const std::string& path) {
@@ -108,7 +112,8 @@ Status Stacker::hide(const LayerChanges& changes) {
 
 Status Stacker::copy_attributes(int from, int to) {
     struct stat st {};
-    if (fstat(from, &st) != 0 || fchown(to, st.st_uid, st.st_gid) != 0 || fchmod(to, st.st_mode & 07777) != 0) {
+    if (fstat(from, &st) != 0 || fchown(to, st.st_uid, st.st_gid) != 0 ||
+        fchmod(to, st.st_mode & 07777) != 0) {
         return Error::from_errno(errno, "copy owner and mode");
     }
     char names[4096];
@@ -124,12 +129,13 @@ Status Stacker::copy_attributes(int from, int to) {
 }
 
 /// The directory of the image that the layer's directory `name` goes to.
-Result<ScopedFd> Stacker::target_directory(int from, int to, const char* name, const std::string& path,
-                                           bool implied) {
+Result<ScopedFd> Stacker::target_directory(int from, int to, const char* name,
+                                           const std::string& path, bool implied) {
     struct stat st {};
     if (fstatat(to, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
         if (S_ISLNK(st.st_mode) && implied) {
-            // The layer has lib/x and below it lib is a link to usr/lib: its author meant usr/lib/x.
+            // The layer has lib/x and below it lib is a link to usr/lib: its author meant
+            // usr/lib/x.
             auto fd = open_in_root(root_.get(), path, O_RDONLY | O_DIRECTORY);
             if (fd.ok()) {
                 return fd;
@@ -156,7 +162,8 @@ Result<ScopedFd> Stacker::target_directory(int from, int to, const char* name, c
     return fd;
 }
 
-Status Stacker::merge(int from, int to, const std::string& path, const std::set<std::string>& implied) {
+Status Stacker::merge(int from, int to, const std::string& path,
+                      const std::set<std::string>& implied) {
     const Directory dir = TRY(entries_of(from));
     while (const dirent* entry = readdir(dir.get())) {
         const char* name = entry->d_name;
@@ -169,12 +176,13 @@ Status Stacker::merge(int from, int to, const std::string& path, const std::set<
             return Error::from_errno(errno, "stat " + child_path);
         }
         if (S_ISDIR(st.st_mode)) {
-            const ScopedFd child(openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+            const ScopedFd child(
+                openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
             if (!child) {
                 return Error::from_errno(errno, "open " + child_path);
             }
-            const ScopedFd target =
-                TRY(target_directory(child.get(), to, name, child_path, implied.contains(child_path)));
+            const ScopedFd target = TRY(
+                target_directory(child.get(), to, name, child_path, implied.contains(child_path)));
             TRY(merge(child.get(), target.get(), child_path, implied));
             const timespec times[2] = {st.st_mtim, st.st_mtim};
             if (!implied.contains(child_path)) {
@@ -238,7 +246,8 @@ Status count_directories(int fd, Usage& usage) {
         if (is_dot(entry->d_name) || (entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN)) {
             continue;
         }
-        const ScopedFd child(openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        const ScopedFd child(
+            openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
         if (child) {
             TRY(count_directories(child.get(), usage));
         }
@@ -262,7 +271,8 @@ Status remove_at(int directory_fd, const std::string& name) {
     if (errno != EISDIR && errno != EPERM) {
         return Error::from_errno(errno, "remove " + name);
     }
-    const ScopedFd child(openat(directory_fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    const ScopedFd child(
+        openat(directory_fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (!child) {
         return Error::from_errno(errno, "remove " + name);
     }

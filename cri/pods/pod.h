@@ -20,14 +20,14 @@ namespace moat::cri {
 
 namespace api = ::runtime::v1;
 
-/// One pod. Made by RunPodSandbox or from the database; dies when it is removed and the last call that
-/// holds it returns.
+/// One pod. Made by RunPodSandbox or from the database; dies when it is removed and the last call
+/// that holds it returns.
 struct Pod {
     const std::string id;
     const std::shared_ptr<const api::PodSandboxConfig> config;
 
-    /// Exclusive: run, stop, remove. Shared: whatever makes or starts containers in the pod, so that a
-    /// stop finds all of them. Held across the runtime's and the plugins' work.
+    /// Exclusive: run, stop, remove. Shared: whatever makes or starts containers in the pod, so
+    /// that a stop finds all of them. Held across the runtime's and the plugins' work.
     std::shared_mutex operation;
 
     std::mutex mu;

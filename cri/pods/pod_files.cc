@@ -31,7 +31,8 @@ Result<std::string> resolv_conf(const api::PodSandboxConfig& config) {
         std::string line;
         for (const std::string& word : list) {
             if (!one_word(word)) {
-                return invalid_argument(std::string("config.dns_config.") + field + ": \"" + word + "\"");
+                return invalid_argument(std::string("config.dns_config.") + field + ": \"" + word +
+                                        "\"");
             }
             line += " " + word;
         }
@@ -57,7 +58,8 @@ Result<std::string> resolv_conf(const api::PodSandboxConfig& config) {
 }
 
 Status write_pod_files(const std::string& directory, const api::PodSandboxConfig& config,
-                       const std::string& hostname, const std::vector<std::string>& ips, bool node_network) {
+                       const std::string& hostname, const std::vector<std::string>& ips,
+                       bool node_network) {
     std::string hosts;
     if (node_network) {
         auto node = read_file("/etc/hosts", 1 << 20);

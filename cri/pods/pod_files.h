@@ -13,14 +13,15 @@ namespace moat::cri {
 
 namespace api = ::runtime::v1;
 
-/// The pod's host name as its guests see it: what the request says, else the node's for a pod in the
-/// node's network.
+/// The pod's host name as its guests see it: what the request says, else the node's for a pod in
+/// the node's network.
 std::string pod_hostname(const api::PodSandboxConfig& config, const std::string& pod_id);
 
 /// Writes hosts, hostname and resolv.conf and makes shm in `directory`, from which containers mount
 /// them.
 Status write_pod_files(const std::string& directory, const api::PodSandboxConfig& config,
-                       const std::string& hostname, const std::vector<std::string>& ips, bool node_network);
+                       const std::string& hostname, const std::vector<std::string>& ips,
+                       bool node_network);
 
 /// resolv.conf(5) from a DNSConfig; EINVAL for a value that would break out of its line.
 Result<std::string> resolv_conf(const api::PodSandboxConfig& config);

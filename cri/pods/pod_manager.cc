@@ -43,8 +43,9 @@ std::vector<PodPtr> PodManager::list() {
 
 std::string PodManager::network_namespace(const PodRecord& pod) const {
     // The node's is that of moatd itself: its number stays right for the runtime's children too.
-    return pod.network.kind == PodNetwork::Kind::kNode ? "/proc/" + std::to_string(getpid()) + "/ns/net"
-                                                       : pod.network.namespace_path;
+    return pod.network.kind == PodNetwork::Kind::kNode
+               ? "/proc/" + std::to_string(getpid()) + "/ns/net"
+               : pod.network.namespace_path;
 }
 
 Status PodManager::check_network(Pod& pod) { return networks_.check(pod.snapshot(), *pod.config); }
@@ -63,7 +64,8 @@ void PodManager::forget(const std::string& id) {
     pods_.erase(id);
 }
 
-Result<std::string> PodManager::run(const api::PodSandboxConfig& config, const std::string& handler) {
+Result<std::string> PodManager::run(const api::PodSandboxConfig& config,
+                                    const std::string& handler) {
     TRY(check_pod_config(config));
     PodRecord record;
     record.id = random_id();
@@ -77,8 +79,9 @@ Result<std::string> PodManager::run(const api::PodSandboxConfig& config, const s
     record.network = TRY(networks_.choose(record.id, config));
     if (const Status inserted = store_.insert(record); !inserted.ok()) {
         return inserted.error().code() == EEXIST
-                   ? already_exists("pod " + record.name_space + "/" + record.name + ", uid " + record.uid +
-                                    ", attempt " + std::to_string(record.attempt) + ": is there already")
+                   ? already_exists("pod " + record.name_space + "/" + record.name + ", uid " +
+                                    record.uid + ", attempt " + std::to_string(record.attempt) +
+                                    ": is there already")
                    : inserted.error();
     }
     const auto pod = std::make_shared<Pod>(record, std::make_shared<api::PodSandboxConfig>(config));
@@ -96,15 +99,18 @@ Result<std::string> PodManager::run(const api::PodSandboxConfig& config, const s
         if (undone.ok()) {
             forget(pod->id);
         } else {
-            // The row keeps what could not be undone in sight; a stop or the next start tries again.
+            // The row keeps what could not be undone in sight; a stop or the next start tries
+            // again.
             spdlog::error("pod {}: undo of the creation: {}", pod->id, undone.error().message());
             (void)set_state(*pod, PodState::kDied);
         }
         return created.error().within("pod " + record.name_space + "/" + record.name);
     }
     start_watching(pod);
-    spdlog::info("pod {}: {}/{} is ready, handler \"{}\", address {}", pod->id, record.name_space, record.name,
-                 handler, pod->snapshot().network.ips.empty() ? "of the node" : pod->snapshot().network.ips.front());
+    spdlog::info(
+        "pod {}: {}/{} is ready, handler \"{}\", address {}", pod->id, record.name_space,
+        record.name, handler,
+        pod->snapshot().network.ips.empty() ? "of the node" : pod->snapshot().network.ips.front());
     return pod->id;
 }
 

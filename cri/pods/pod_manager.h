@@ -23,17 +23,18 @@ struct Settings;
 /// All pods of the node.
 ///
 /// Order of writes: the row says what is about to be done (creating, stopping, removing) before
-/// anything outside the database changes, and what has been done afterwards. Each step can be undone or
-/// repeated, so recover() finishes whatever a killed moatd left half-way.
+/// anything outside the database changes, and what has been done afterwards. Each step can be
+/// undone or repeated, so recover() finishes whatever a killed moatd left half-way.
 class PodManager {
   public:
-    PodManager(const Settings& settings, Database& database, runtime::Runtime& runtime, PodNetworks& networks);
+    PodManager(const Settings& settings, Database& database, runtime::Runtime& runtime,
+               PodNetworks& networks);
     ~PodManager();
     /// The two managers know each other; called once, before anything else.
     void set_containers(ContainerManager& containers) { containers_ = &containers; }
 
-    /// Loads the pods and settles half-done work. Containers are loaded already. A pod whose clean-up
-    /// fails is kept as dead, for the client to stop and remove.
+    /// Loads the pods and settles half-done work. Containers are loaded already. A pod whose
+    /// clean-up fails is kept as dead, for the client to stop and remove.
     Status recover();
 
     /// RunPodSandbox. EEXIST: a pod of this name, namespace, uid and attempt is there.
@@ -74,15 +75,18 @@ class PodManager {
     std::map<std::string, PodPtr> pods_;  ///< guarded by mu_
 };
 
-/// The only key of `objects` that begins with `prefix`; nothing when there is none or more than one.
+/// The only key of `objects` that begins with `prefix`; nothing when there is none or more than
+/// one.
 template <typename Map>
-std::optional<typename Map::mapped_type> find_by_prefix(const Map& objects, const std::string& prefix) {
+std::optional<typename Map::mapped_type> find_by_prefix(const Map& objects,
+                                                        const std::string& prefix) {
     auto it = objects.lower_bound(prefix);
     if (prefix.empty() || it == objects.end() || it->first.compare(0, prefix.size(), prefix) != 0) {
         return std::nullopt;
     }
     const auto next = std::next(it);
-    if (it->first != prefix && next != objects.end() && next->first.compare(0, prefix.size(), prefix) == 0) {
+    if (it->first != prefix && next != objects.end() &&
+        next->first.compare(0, prefix.size(), prefix) == 0) {
         return std::nullopt;
     }
     return it->second;

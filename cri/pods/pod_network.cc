@@ -19,8 +19,8 @@ CniPod cni_pod(const PodRecord& pod, const api::PodSandboxConfig& config) {
         if (port.host_port() > 0) {
             static constexpr const char* kNames[] = {"tcp", "udp", "sctp"};
             const auto protocol = static_cast<size_t>(port.protocol());
-            result.ports.push_back({kNames[protocol < 3 ? protocol : 0], port.host_port(), port.container_port(),
-                                    port.host_ip()});
+            result.ports.push_back({kNames[protocol < 3 ? protocol : 0], port.host_port(),
+                                    port.container_port(), port.host_ip()});
         }
     }
     return result;
@@ -28,7 +28,8 @@ CniPod cni_pod(const PodRecord& pod, const api::PodSandboxConfig& config) {
 
 }  // namespace
 
-Result<PodNetwork> PodNetworks::choose(const std::string& pod_id, const api::PodSandboxConfig& config) {
+Result<PodNetwork> PodNetworks::choose(const std::string& pod_id,
+                                       const api::PodSandboxConfig& config) {
     PodNetwork network;
     if (config.linux().security_context().namespace_options().network() == api::NODE) {
         return network;
@@ -43,25 +44,30 @@ Result<PodNetwork> PodNetworks::choose(const std::string& pod_id, const api::Pod
     network.kind = PodNetwork::Kind::kBuiltin;
     for (const auto& port : config.port_mappings()) {
         if (port.host_port() > 0) {
-            return not_supported("config.port_mappings: host port " + std::to_string(port.host_port()) +
-                                 ": the built-in network has none; put a CNI configuration with the plugin "
-                                 "portmap into " + settings_.cni_conf_dir);
+            return not_supported(
+                "config.port_mappings: host port " + std::to_string(port.host_port()) +
+                ": the built-in network has none; put a CNI configuration with the plugin "
+                "portmap into " +
+                settings_.cni_conf_dir);
         }
     }
     return network;
 }
 
-Status PodNetworks::set_up(const PodRecord& pod, const api::PodSandboxConfig& config, PodNetwork& network) {
+Status PodNetworks::set_up(const PodRecord& pod, const api::PodSandboxConfig& config,
+                           PodNetwork& network) {
     if (network.kind == PodNetwork::Kind::kNode) {
         return {};
     }
     TRY_HOST("network namespace", create_network_namespace(network.namespace_path));
     if (network.kind == PodNetwork::Kind::kBuiltin) {
-        network.ips = {TRY_HOST("network of the pod", builtin_.add(pod.id, network.namespace_path))};
+        network.ips = {
+            TRY_HOST("network of the pod", builtin_.add(pod.id, network.namespace_path))};
         return {};
     }
     const CniNetwork cni = TRY_HOST("network of the pod", parse_cni_network(network.cni_config));
-    network.cni_result = TRY_HOST("network of the pod", cni_add(cni, settings_.cni_bin_dir, cni_pod(pod, config)));
+    network.cni_result =
+        TRY_HOST("network of the pod", cni_add(cni, settings_.cni_bin_dir, cni_pod(pod, config)));
     network.ips = TRY_HOST("network of the pod", parse_cni_result(network.cni_result)).ips;
     if (network.ips.empty()) {
         return internal_error("network of the pod: CNI network " + cni.name + " gave no address");
@@ -85,13 +91,15 @@ Status PodNetworks::tear_down(const PodRecord& pod, const api::PodSandboxConfig&
     if (network.kind == PodNetwork::Kind::kBuiltin) {
         TRY_HOST("network of the pod", builtin_.remove(pod.id));
     } else {
-        const CniNetwork cni = TRY_HOST("network of the pod", parse_cni_network(network.cni_config));
+        const CniNetwork cni =
+            TRY_HOST("network of the pod", parse_cni_network(network.cni_config));
         CniPod cni_arguments = cni_pod(pod, config);
         // After a reboot the namespace is gone; plugins then get none and still free the address.
         if (access(network.namespace_path.c_str(), F_OK) != 0) {
             cni_arguments.namespace_path.clear();
         }
-        TRY_HOST("network of the pod", cni_delete(cni, settings_.cni_bin_dir, cni_arguments, network.cni_result));
+        TRY_HOST("network of the pod",
+                 cni_delete(cni, settings_.cni_bin_dir, cni_arguments, network.cni_result));
     }
     TRY_HOST("network namespace", remove_network_namespace(network.namespace_path));
     return {};

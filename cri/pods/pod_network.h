@@ -17,9 +17,11 @@ struct Settings;
 /// Chooses and makes a pod's network: the node's own, CNI's, or the built-in one.
 class PodNetworks {
   public:
-    PodNetworks(const Settings& settings, Database& database) : settings_(settings), builtin_(database) {}
+    PodNetworks(const Settings& settings, Database& database)
+        : settings_(settings), builtin_(database) {}
 
-    /// Which network a new pod will have. Nothing is made yet: the answer goes into the database first.
+    /// Which network a new pod will have. Nothing is made yet: the answer goes into the database
+    /// first.
     Result<PodNetwork> choose(const std::string& pod_id, const api::PodSandboxConfig& config);
     /// Makes what was chosen and fills in addresses and results. After an error the caller runs
     /// tear_down(), which is able to remove half a network.

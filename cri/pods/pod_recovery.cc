@@ -108,7 +108,8 @@ void PodManager::watch(const PodPtr& pod) {
             }
             spdlog::warn("pod {}: events: {}; trying again", pod->id, stream.error().message());
             std::unique_lock lock(pod->watch_mu);
-            if (pod->watch_changed.wait_for(lock, std::chrono::seconds(1), [&] { return pod->watch_stopped; })) {
+            if (pod->watch_changed.wait_for(lock, std::chrono::seconds(1),
+                                            [&] { return pod->watch_stopped; })) {
                 return;
             }
             continue;
@@ -121,7 +122,8 @@ void PodManager::watch(const PodPtr& pod) {
             }
             pod->events = events;
         }
-        // What happened before we listened is told by the states; what happens from now on, by events.
+        // What happened before we listened is told by the states; what happens from now on, by
+        // events.
         containers_->reconcile(pod->id);
         for (;;) {
             const auto event = events->next();
@@ -137,7 +139,8 @@ void PodManager::watch(const PodPtr& pod) {
                 if (!cancelled && !runtime_.sandbox_alive(pod->id)) {
                     return sandbox_died(*pod);
                 }
-                spdlog::warn("pod {}: event stream: {}; opening it again", pod->id, event.error().message());
+                spdlog::warn("pod {}: event stream: {}; opening it again", pod->id,
+                             event.error().message());
                 break;
             }
             if (event->kind == "exited" && event->exec_id.empty() && event->exit) {

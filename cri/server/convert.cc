@@ -41,7 +41,8 @@ void fill_pod(Message& out, const PodRecord& record, const api::PodSandboxConfig
 }
 
 template <typename Message>
-void fill_container(Message& out, const ContainerRecord& record, const api::ContainerConfig& config) {
+void fill_container(Message& out, const ContainerRecord& record,
+                    const api::ContainerConfig& config) {
     out.set_id(record.id);
     *out.mutable_metadata() = config.metadata();
     *out.mutable_image() = config.image();
@@ -70,7 +71,8 @@ void fill(api::PodSandbox& out, const PodRecord& record, const api::PodSandboxCo
     fill_pod(out, record, config);
 }
 
-void fill(api::PodSandboxStatus& out, const PodRecord& record, const api::PodSandboxConfig& config) {
+void fill(api::PodSandboxStatus& out, const PodRecord& record,
+          const api::PodSandboxConfig& config) {
     fill_pod(out, record, config);
     const auto& options = config.linux().security_context().namespace_options();
     *out.mutable_linux()->mutable_namespaces()->mutable_options() = options;
@@ -92,7 +94,8 @@ void fill(api::Container& out, const ContainerRecord& record, const api::Contain
     out.set_pod_sandbox_id(record.pod_id);
 }
 
-void fill(api::ContainerStatus& out, const ContainerRecord& record, const api::ContainerConfig& config) {
+void fill(api::ContainerStatus& out, const ContainerRecord& record,
+          const api::ContainerConfig& config) {
     fill_container(out, record, config);
     out.set_started_at(record.started_at_ns);
     out.set_finished_at(record.finished_at_ns);
@@ -138,7 +141,8 @@ bool matches(const api::PodSandboxFilter& filter, const api::PodSandbox& pod) {
 
 bool matches(const api::ContainerFilter& filter, const api::Container& container) {
     return container.id().compare(0, filter.id().size(), filter.id()) == 0 &&
-           container.pod_sandbox_id().compare(0, filter.pod_sandbox_id().size(), filter.pod_sandbox_id()) == 0 &&
+           container.pod_sandbox_id().compare(0, filter.pod_sandbox_id().size(),
+                                              filter.pod_sandbox_id()) == 0 &&
            (!filter.has_state() || filter.state().state() == container.state()) &&
            has_labels(filter.label_selector(), container.labels());
 }

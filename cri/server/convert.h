@@ -17,7 +17,8 @@ api::ContainerState container_state(const ContainerRecord& record);
 void fill(api::PodSandbox& out, const PodRecord& record, const api::PodSandboxConfig& config);
 void fill(api::PodSandboxStatus& out, const PodRecord& record, const api::PodSandboxConfig& config);
 void fill(api::Container& out, const ContainerRecord& record, const api::ContainerConfig& config);
-void fill(api::ContainerStatus& out, const ContainerRecord& record, const api::ContainerConfig& config);
+void fill(api::ContainerStatus& out, const ContainerRecord& record,
+          const api::ContainerConfig& config);
 void fill(api::Image& out, const ImageRecord& image);
 
 /// All of the filter's fields that are set must fit; an id may be shortened.

@@ -36,7 +36,8 @@ Result<RegistryAuth> registry_auth(const api::AuthConfig& config) {
 
 }  // namespace
 
-::grpc::Status ImageService::ListImages(::grpc::ServerContext*, const api::ListImagesRequest* request,
+::grpc::Status ImageService::ListImages(::grpc::ServerContext*,
+                                        const api::ListImagesRequest* request,
                                         api::ListImagesResponse* response) {
     const std::string& name = request->filter().image().image();
     if (!name.empty()) {
@@ -59,7 +60,8 @@ Result<RegistryAuth> registry_auth(const api::AuthConfig& config) {
     return ::grpc::Status::OK;
 }
 
-::grpc::Status ImageService::ImageStatus(::grpc::ServerContext*, const api::ImageStatusRequest* request,
+::grpc::Status ImageService::ImageStatus(::grpc::ServerContext*,
+                                         const api::ImageStatusRequest* request,
                                          api::ImageStatusResponse* response) {
     if (request->image().image().empty()) {
         return to_grpc(invalid_argument("image.image: missing"));
@@ -81,7 +83,8 @@ Result<RegistryAuth> registry_auth(const api::AuthConfig& config) {
     return ::grpc::Status::OK;
 }
 
-::grpc::Status ImageService::PullImage(::grpc::ServerContext* context, const api::PullImageRequest* request,
+::grpc::Status ImageService::PullImage(::grpc::ServerContext* context,
+                                       const api::PullImageRequest* request,
                                        api::PullImageResponse* response) {
     if (request->image().image().empty()) {
         return to_grpc(invalid_argument("image.image: missing"));
@@ -90,8 +93,8 @@ Result<RegistryAuth> registry_auth(const api::AuthConfig& config) {
     if (!auth.ok()) {
         return to_grpc(auth.error());
     }
-    const auto id =
-        node_.puller->pull(request->image().image(), *auth, [context] { return context->IsCancelled(); });
+    const auto id = node_.puller->pull(request->image().image(), *auth,
+                                       [context] { return context->IsCancelled(); });
     if (!id.ok()) {
         return to_grpc(id.error());
     }
@@ -99,7 +102,8 @@ Result<RegistryAuth> registry_auth(const api::AuthConfig& config) {
     return ::grpc::Status::OK;
 }
 
-::grpc::Status ImageService::RemoveImage(::grpc::ServerContext*, const api::RemoveImageRequest* request,
+::grpc::Status ImageService::RemoveImage(::grpc::ServerContext*,
+                                         const api::RemoveImageRequest* request,
                                          api::RemoveImageResponse*) {
     if (request->image().image().empty()) {
         return to_grpc(invalid_argument("image.image: missing"));
@@ -122,7 +126,8 @@ Result<RegistryAuth> registry_auth(const api::AuthConfig& config) {
     auto* containers = response->add_container_filesystems();
     containers->set_timestamp(now_ns());
     containers->mutable_fs_id()->set_mountpoint(node_.settings.root + "/containers");
-    const ScopedFd directory(open((node_.settings.root + "/containers").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const ScopedFd directory(
+        open((node_.settings.root + "/containers").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     const auto written = tree_usage(directory.get());
     if (written.ok()) {
         containers->mutable_used_bytes()->set_value(written->bytes);
@@ -133,7 +138,8 @@ Result<RegistryAuth> registry_auth(const api::AuthConfig& config) {
 
 ::grpc::Status ImageService::StreamImages(::grpc::ServerContext*, const api::StreamImagesRequest*,
                                           ::grpc::ServerWriter<api::StreamImagesResponse>*) {
-    return {::grpc::StatusCode::UNIMPLEMENTED, "runtime.v1.ImageService/StreamImages: not built yet"};
+    return {::grpc::StatusCode::UNIMPLEMENTED,
+            "runtime.v1.ImageService/StreamImages: not built yet"};
 }
 
 }  // namespace moat::cri

@@ -13,7 +13,7 @@ class ImageService final : public api::ImageService::Service {
   public:
     explicit ImageService(Node& node) : node_(node) {}
 
-#define MOAT_RPC(Name)                                                                      \
+#define MOAT_RPC(Name)                                                                     \
     ::grpc::Status Name(::grpc::ServerContext* context, const api::Name##Request* request, \
                         api::Name##Response* response) override
     MOAT_RPC(ListImages);
@@ -23,7 +23,8 @@ class ImageService final : public api::ImageService::Service {
     MOAT_RPC(ImageFsInfo);
 #undef MOAT_RPC
     /// Not built: says so.
-    ::grpc::Status StreamImages(::grpc::ServerContext* context, const api::StreamImagesRequest* request,
+    ::grpc::Status StreamImages(::grpc::ServerContext* context,
+                                const api::StreamImagesRequest* request,
                                 ::grpc::ServerWriter<api::StreamImagesResponse>* writer) override;
 
   private:

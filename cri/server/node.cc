@@ -26,15 +26,16 @@ Result<std::unique_ptr<Node>> Node::open(const Settings& settings) {
     RegistryHosts hosts(settings.registry_config_dir, settings.registry_mirrors);
     TRY(hosts.check());
     TRY_STEP("--root", make_directories(settings.root, 0711));
-    auto lock = FileLock::acquire(settings.root + "/moatd.lock", FileLock::Mode::kExclusive, FileLock::Wait::kNo);
+    auto lock = FileLock::acquire(settings.root + "/moatd.lock", FileLock::Mode::kExclusive,
+                                  FileLock::Wait::kNo);
     if (!lock.ok()) {
         return lock.error().code() == EWOULDBLOCK
                    ? wrong_state("--root " + settings.root + ": another moatd is running on it")
                    : lock.error();
     }
     std::unique_ptr<Node> node(new Node(settings, std::move(*lock)));
-    for (const std::string& path : {settings.root + "/pods", settings.root + "/containers", settings.state,
-                                    settings.namespaces_directory()}) {
+    for (const std::string& path : {settings.root + "/pods", settings.root + "/containers",
+                                    settings.state, settings.namespaces_directory()}) {
         TRY_STEP("state directories", make_directories(path, 0711));
     }
     ImageAccess access = TRY(open_images(settings));
@@ -49,9 +50,10 @@ Result<std::unique_ptr<Node>> Node::open(const Settings& settings) {
     options.log_level = settings.log_level == "trace" ? "debug" : settings.log_level;
     node->runtime = std::make_unique<runtime::Runtime>(options);
     node->networks = std::make_unique<PodNetworks>(node->settings, *node->database);
-    node->pods = std::make_unique<PodManager>(node->settings, *node->database, *node->runtime, *node->networks);
-    node->containers = std::make_unique<ContainerManager>(node->settings, *node->database, *node->runtime,
-                                                          *node->images, *node->pods);
+    node->pods = std::make_unique<PodManager>(node->settings, *node->database, *node->runtime,
+                                              *node->networks);
+    node->containers = std::make_unique<ContainerManager>(
+        node->settings, *node->database, *node->runtime, *node->images, *node->pods);
     node->pods->set_containers(*node->containers);
     TRY_STEP("containers of the last moatd", node->containers->recover());
     TRY_STEP("pods of the last moatd", node->pods->recover());

@@ -12,8 +12,8 @@ namespace moat::cri {
 
 /// Everything behind the services, put together in the order in which it depends on each other.
 struct Node {
-    /// Opens the database, finds what the last moatd left, and settles it. EBUSY: another moatd has this
-    /// root.
+    /// Opens the database, finds what the last moatd left, and settles it. EBUSY: another moatd has
+    /// this root.
     static Result<std::unique_ptr<Node>> open(const Settings& settings);
     ~Node();
 

@@ -8,13 +8,13 @@ namespace moat::cri {
 namespace api = ::runtime::v1;
 struct Node;
 
-/// runtime.v1.RuntimeService: each method validates, makes one call, converts. What is not built yet
-/// says so by its name (runtime_service_unbuilt.cc).
+/// runtime.v1.RuntimeService: each method validates, makes one call, converts. What is not built
+/// yet says so by its name (runtime_service_unbuilt.cc).
 class RuntimeService final : public api::RuntimeService::Service {
   public:
     explicit RuntimeService(Node& node) : node_(node) {}
 
-#define MOAT_RPC(Name)                                                                      \
+#define MOAT_RPC(Name)                                                                     \
     ::grpc::Status Name(::grpc::ServerContext* context, const api::Name##Request* request, \
                         api::Name##Response* response) override
     // runtime_service_node.cc
@@ -53,14 +53,15 @@ class RuntimeService final : public api::RuntimeService::Service {
     MOAT_RPC(ListPodSandboxMetrics);
     MOAT_RPC(UpdatePodSandboxResources);
 #undef MOAT_RPC
-#define MOAT_STREAM(Name, Request, Response)                                          \
+#define MOAT_STREAM(Name, Request, Response)                                         \
     ::grpc::Status Name(::grpc::ServerContext* context, const api::Request* request, \
                         ::grpc::ServerWriter<api::Response>* writer) override
     MOAT_STREAM(StreamPodSandboxes, StreamPodSandboxesRequest, StreamPodSandboxesResponse);
     MOAT_STREAM(StreamContainers, StreamContainersRequest, StreamContainersResponse);
     MOAT_STREAM(StreamContainerStats, StreamContainerStatsRequest, StreamContainerStatsResponse);
     MOAT_STREAM(StreamPodSandboxStats, StreamPodSandboxStatsRequest, StreamPodSandboxStatsResponse);
-    MOAT_STREAM(StreamPodSandboxMetrics, StreamPodSandboxMetricsRequest, StreamPodSandboxMetricsResponse);
+    MOAT_STREAM(StreamPodSandboxMetrics, StreamPodSandboxMetricsRequest,
+                StreamPodSandboxMetricsResponse);
     MOAT_STREAM(GetContainerEvents, GetEventsRequest, ContainerEventResponse);
 #undef MOAT_STREAM
 

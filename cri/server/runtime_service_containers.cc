@@ -6,7 +6,8 @@
 
 namespace moat::cri {
 
-::grpc::Status RuntimeService::CreateContainer(::grpc::ServerContext*, const api::CreateContainerRequest* request,
+::grpc::Status RuntimeService::CreateContainer(::grpc::ServerContext*,
+                                               const api::CreateContainerRequest* request,
                                                api::CreateContainerResponse* response) {
     auto id = node_.containers->create(request->pod_sandbox_id(), request->config());
     if (!id.ok()) {
@@ -16,25 +17,30 @@ namespace moat::cri {
     return ::grpc::Status::OK;
 }
 
-::grpc::Status RuntimeService::StartContainer(::grpc::ServerContext*, const api::StartContainerRequest* request,
+::grpc::Status RuntimeService::StartContainer(::grpc::ServerContext*,
+                                              const api::StartContainerRequest* request,
                                               api::StartContainerResponse*) {
     return to_grpc(node_.containers->start(request->container_id()));
 }
 
-::grpc::Status RuntimeService::StopContainer(::grpc::ServerContext*, const api::StopContainerRequest* request,
+::grpc::Status RuntimeService::StopContainer(::grpc::ServerContext*,
+                                             const api::StopContainerRequest* request,
                                              api::StopContainerResponse*) {
     if (request->timeout() < 0) {
         return to_grpc(invalid_argument("timeout: negative"));
     }
-    return to_grpc(node_.containers->stop(request->container_id(), std::chrono::seconds(request->timeout())));
+    return to_grpc(
+        node_.containers->stop(request->container_id(), std::chrono::seconds(request->timeout())));
 }
 
-::grpc::Status RuntimeService::RemoveContainer(::grpc::ServerContext*, const api::RemoveContainerRequest* request,
+::grpc::Status RuntimeService::RemoveContainer(::grpc::ServerContext*,
+                                               const api::RemoveContainerRequest* request,
                                                api::RemoveContainerResponse*) {
     return to_grpc(node_.containers->remove(request->container_id()));
 }
 
-::grpc::Status RuntimeService::ListContainers(::grpc::ServerContext*, const api::ListContainersRequest* request,
+::grpc::Status RuntimeService::ListContainers(::grpc::ServerContext*,
+                                              const api::ListContainersRequest* request,
                                               api::ListContainersResponse* response) {
     for (const ContainerPtr& container : node_.containers->list()) {
         api::Container item;
@@ -46,7 +52,8 @@ namespace moat::cri {
     return ::grpc::Status::OK;
 }
 
-::grpc::Status RuntimeService::ContainerStatus(::grpc::ServerContext*, const api::ContainerStatusRequest* request,
+::grpc::Status RuntimeService::ContainerStatus(::grpc::ServerContext*,
+                                               const api::ContainerStatusRequest* request,
                                                api::ContainerStatusResponse* response) {
     const auto container = node_.containers->find(request->container_id());
     if (!container.ok()) {
@@ -56,19 +63,22 @@ namespace moat::cri {
     fill(*response->mutable_status(), record, *(*container)->config);
     if (request->verbose()) {
         const std::string bundle = node_.settings.container_directory(record.id);
-        nlohmann::json info = {{"sandboxID", record.pod_id}, {"bundle", bundle},
+        nlohmann::json info = {{"sandboxID", record.pod_id},
+                               {"bundle", bundle},
                                {"rootfs", node_.images->root_path(record.chain_id)}};
         if (const auto spec = read_file(bundle + "/config.json", 16 << 20); spec.ok()) {
             info["runtimeSpec"] = nlohmann::json::parse(*spec, nullptr, false);
         }
-        (*response->mutable_info())["info"] = info.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        (*response->mutable_info())["info"] =
+            info.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
     }
     return ::grpc::Status::OK;
 }
 
 ::grpc::Status RuntimeService::ExecSync(::grpc::ServerContext*, const api::ExecSyncRequest* request,
                                         api::ExecSyncResponse* response) {
-    auto result = node_.containers->exec_sync(request->container_id(), {request->cmd().begin(), request->cmd().end()},
+    auto result = node_.containers->exec_sync(request->container_id(),
+                                              {request->cmd().begin(), request->cmd().end()},
                                               std::chrono::seconds(request->timeout()));
     if (!result.ok()) {
         return to_grpc(result.error());

@@ -28,7 +28,8 @@ namespace moat::cri {
         network->set_reason("NetworkPluginNotReady");
         network->set_message(ready.error().message());
     }
-    // The default handler is listed too: kubelet and critest look a pod's handler up by its exact name.
+    // The default handler is listed too: kubelet and critest look a pod's handler up by its exact
+    // name.
     for (const char* name : {"", "moat"}) {
         auto* handler = response->add_runtime_handlers();
         handler->set_name(name);
@@ -37,18 +38,20 @@ namespace moat::cri {
     response->mutable_features()->set_supplemental_groups_policy(true);
     if (request->verbose()) {
         const Settings& s = node_.settings;
-        (*response->mutable_info())["config"] = nlohmann::json{{"root", s.root},
-                                                               {"state", s.state},
-                                                               {"cniConfDir", s.cni_conf_dir},
-                                                               {"cniBinDir", s.cni_bin_dir},
-                                                               {"registryMirrors", s.registry_mirrors},
-                                                               {"registryConfigDir", s.registry_config_dir}}
-                                                    .dump();
+        (*response->mutable_info())["config"] = nlohmann::json{
+            {"root", s.root},
+            {"state", s.state},
+            {"cniConfDir", s.cni_conf_dir},
+            {"cniBinDir", s.cni_bin_dir},
+            {"registryMirrors", s.registry_mirrors},
+            {"registryConfigDir",
+             s.registry_config_dir}}.dump();
     }
     return ::grpc::Status::OK;
 }
 
-::grpc::Status RuntimeService::RuntimeConfig(::grpc::ServerContext*, const api::RuntimeConfigRequest*,
+::grpc::Status RuntimeService::RuntimeConfig(::grpc::ServerContext*,
+                                             const api::RuntimeConfigRequest*,
                                              api::RuntimeConfigResponse* response) {
     response->mutable_linux()->set_cgroup_driver(api::CGROUPFS);
     return ::grpc::Status::OK;
@@ -64,7 +67,8 @@ namespace moat::cri {
         const std::string cidr = cidrs.substr(at, end - at);
         if (cidr.find(':') == std::string::npos) {
             const auto set = node_.networks->builtin().set_range(cidr);
-            return set.ok() ? ::grpc::Status::OK : to_grpc(set.error().within("runtime_config.network_config.pod_cidr"));
+            return set.ok() ? ::grpc::Status::OK
+                            : to_grpc(set.error().within("runtime_config.network_config.pod_cidr"));
         }
         at = end + 1;
     }

@@ -22,11 +22,13 @@ std::string pod_info(const PodRecord& record, const std::string& network_namespa
 
 }  // namespace
 
-::grpc::Status RuntimeService::RunPodSandbox(::grpc::ServerContext*, const api::RunPodSandboxRequest* request,
+::grpc::Status RuntimeService::RunPodSandbox(::grpc::ServerContext*,
+                                             const api::RunPodSandboxRequest* request,
                                              api::RunPodSandboxResponse* response) {
     const std::string& handler = request->runtime_handler();
     if (!handler.empty() && handler != "moat") {
-        return to_grpc(invalid_argument("runtime_handler: \"" + handler + "\" is unknown; there are \"\" and \"moat\""));
+        return to_grpc(invalid_argument("runtime_handler: \"" + handler +
+                                        "\" is unknown; there are \"\" and \"moat\""));
     }
     auto id = node_.pods->run(request->config(), handler);
     if (!id.ok()) {
@@ -36,17 +38,20 @@ std::string pod_info(const PodRecord& record, const std::string& network_namespa
     return ::grpc::Status::OK;
 }
 
-::grpc::Status RuntimeService::StopPodSandbox(::grpc::ServerContext*, const api::StopPodSandboxRequest* request,
+::grpc::Status RuntimeService::StopPodSandbox(::grpc::ServerContext*,
+                                              const api::StopPodSandboxRequest* request,
                                               api::StopPodSandboxResponse*) {
     return to_grpc(node_.pods->stop(request->pod_sandbox_id()));
 }
 
-::grpc::Status RuntimeService::RemovePodSandbox(::grpc::ServerContext*, const api::RemovePodSandboxRequest* request,
+::grpc::Status RuntimeService::RemovePodSandbox(::grpc::ServerContext*,
+                                                const api::RemovePodSandboxRequest* request,
                                                 api::RemovePodSandboxResponse*) {
     return to_grpc(node_.pods->remove(request->pod_sandbox_id()));
 }
 
-::grpc::Status RuntimeService::PodSandboxStatus(::grpc::ServerContext*, const api::PodSandboxStatusRequest* request,
+::grpc::Status RuntimeService::PodSandboxStatus(::grpc::ServerContext*,
+                                                const api::PodSandboxStatusRequest* request,
                                                 api::PodSandboxStatusResponse* response) {
     const auto pod = node_.pods->find(request->pod_sandbox_id());
     if (!pod.ok()) {
@@ -61,15 +66,18 @@ std::string pod_info(const PodRecord& record, const std::string& network_namespa
         }
     }
     if (request->verbose()) {
-        (*response->mutable_info())["info"] = pod_info(record, node_.pods->network_namespace(record));
+        (*response->mutable_info())["info"] =
+            pod_info(record, node_.pods->network_namespace(record));
         // The one place where a person asks whether the network is still as it was made.
         const auto checked = node_.pods->check_network(**pod);
-        (*response->mutable_info())["networkCheck"] = checked.ok() ? "ok" : checked.error().message();
+        (*response->mutable_info())["networkCheck"] =
+            checked.ok() ? "ok" : checked.error().message();
     }
     return ::grpc::Status::OK;
 }
 
-::grpc::Status RuntimeService::ListPodSandbox(::grpc::ServerContext*, const api::ListPodSandboxRequest* request,
+::grpc::Status RuntimeService::ListPodSandbox(::grpc::ServerContext*,
+                                              const api::ListPodSandboxRequest* request,
                                               api::ListPodSandboxResponse* response) {
     for (const PodPtr& pod : node_.pods->list()) {
         const PodRecord record = pod->snapshot();

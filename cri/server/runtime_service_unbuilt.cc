@@ -1,5 +1,5 @@
-// The RPCs that are still to come. A client learns which one it asked for, and kubelet falls back where
-// it knows how.
+// The RPCs that are still to come. A client learns which one it asked for, and kubelet falls back
+// where it knows how.
 
 #include "cri/server/runtime_service.h"
 
@@ -8,14 +8,16 @@ namespace moat::cri {
 namespace {
 
 ::grpc::Status unbuilt(const char* name) {
-    return {::grpc::StatusCode::UNIMPLEMENTED, std::string("runtime.v1.RuntimeService/") + name + ": not built yet"};
+    return {::grpc::StatusCode::UNIMPLEMENTED,
+            std::string("runtime.v1.RuntimeService/") + name + ": not built yet"};
 }
 
 }  // namespace
 
-#define MOAT_UNBUILT(Name)                                                                                       \
-    ::grpc::Status RuntimeService::Name(::grpc::ServerContext*, const api::Name##Request*, api::Name##Response*) { \
-        return unbuilt(#Name);                                                                                   \
+#define MOAT_UNBUILT(Name)                                                                 \
+    ::grpc::Status RuntimeService::Name(::grpc::ServerContext*, const api::Name##Request*, \
+                                        api::Name##Response*) {                            \
+        return unbuilt(#Name);                                                             \
     }
 MOAT_UNBUILT(UpdateContainerResources)
 MOAT_UNBUILT(Exec)
@@ -33,16 +35,18 @@ MOAT_UNBUILT(ListPodSandboxMetrics)
 MOAT_UNBUILT(UpdatePodSandboxResources)
 #undef MOAT_UNBUILT
 
-#define MOAT_UNBUILT_STREAM(Name, Request, Response)                                    \
-    ::grpc::Status RuntimeService::Name(::grpc::ServerContext*, const api::Request*,   \
-                                        ::grpc::ServerWriter<api::Response>*) {        \
-        return unbuilt(#Name);                                                          \
+#define MOAT_UNBUILT_STREAM(Name, Request, Response)                                 \
+    ::grpc::Status RuntimeService::Name(::grpc::ServerContext*, const api::Request*, \
+                                        ::grpc::ServerWriter<api::Response>*) {      \
+        return unbuilt(#Name);                                                       \
     }
 MOAT_UNBUILT_STREAM(StreamPodSandboxes, StreamPodSandboxesRequest, StreamPodSandboxesResponse)
 MOAT_UNBUILT_STREAM(StreamContainers, StreamContainersRequest, StreamContainersResponse)
 MOAT_UNBUILT_STREAM(StreamContainerStats, StreamContainerStatsRequest, StreamContainerStatsResponse)
-MOAT_UNBUILT_STREAM(StreamPodSandboxStats, StreamPodSandboxStatsRequest, StreamPodSandboxStatsResponse)
-MOAT_UNBUILT_STREAM(StreamPodSandboxMetrics, StreamPodSandboxMetricsRequest, StreamPodSandboxMetricsResponse)
+MOAT_UNBUILT_STREAM(StreamPodSandboxStats, StreamPodSandboxStatsRequest,
+                    StreamPodSandboxStatsResponse)
+MOAT_UNBUILT_STREAM(StreamPodSandboxMetrics, StreamPodSandboxMetricsRequest,
+                    StreamPodSandboxMetricsResponse)
 MOAT_UNBUILT_STREAM(GetContainerEvents, GetEventsRequest, ContainerEventResponse)
 #undef MOAT_UNBUILT_STREAM
 

@@ -23,13 +23,14 @@ constexpr int kMaxMessage = 2 * static_cast<int>(kExecOutputLimit) + (1 << 20);
 /// What calls in progress get to end once moatd has been told to.
 constexpr std::chrono::seconds kShutdownPatience{2};
 
-/// Removes a socket that nobody listens on, which a killed moatd has left: gRPC would not bind to it.
+/// Removes a socket that nobody listens on, which a killed moatd has left: gRPC would not bind to
+/// it.
 Status clear_socket(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     if (path.size() >= sizeof(address.sun_path)) {
-        return invalid_argument("--socket " + path + ": longer than " + std::to_string(sizeof(address.sun_path) - 1) +
-                                " bytes");
+        return invalid_argument("--socket " + path + ": longer than " +
+                                std::to_string(sizeof(address.sun_path) - 1) + " bytes");
     }
     path.copy(address.sun_path, path.size());
     const ScopedFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -51,7 +52,8 @@ Status serve(const Settings& settings) {
         path.erase(0, kScheme.size());
     }
     if (path.empty() || path.front() != '/') {
-        return invalid_argument("--socket " + settings.socket + ": not unix:// and an absolute path");
+        return invalid_argument("--socket " + settings.socket +
+                                ": not unix:// and an absolute path");
     }
     const auto node = TRY(Node::open(settings));
     TRY(make_directories(path.substr(0, std::max<size_t>(path.rfind('/'), 1)), 0711));
@@ -65,8 +67,8 @@ Status serve(const Settings& settings) {
     builder.RegisterService(&image_service);
     builder.SetMaxReceiveMessageSize(kMaxMessage);
     builder.SetMaxSendMessageSize(kMaxMessage);
-    // Whoever may connect is root of the node in all but name. The umask closes the moment between bind
-    // and chmod.
+    // Whoever may connect is root of the node in all but name. The umask closes the moment between
+    // bind and chmod.
     const mode_t before = umask(0177);
     const std::unique_ptr<::grpc::Server> server = builder.BuildAndStart();
     umask(before);

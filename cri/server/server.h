@@ -5,8 +5,8 @@
 
 namespace moat::cri {
 
-/// Serves the CRI on the settings' socket until SIGTERM or SIGINT, which the caller has blocked in all
-/// threads. Pods run on when it returns.
+/// Serves the CRI on the settings' socket until SIGTERM or SIGINT, which the caller has blocked in
+/// all threads. Pods run on when it returns.
 Status serve(const Settings& settings);
 
 }  // namespace moat::cri

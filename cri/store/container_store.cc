@@ -7,25 +7,29 @@ namespace moat::cri {
 using nlohmann::json;
 
 Status ContainerStore::insert(const ContainerRecord& c) {
-    const std::string details = json{{"uid", c.user.uid},
-                                     {"gid", c.user.gid},
-                                     {"groups", c.user.groups},
-                                     {"stop_signal", c.stop_signal}}
-                                    .dump();
+    const std::string details = json{
+        {"uid", c.user.uid},
+        {"gid", c.user.gid},
+        {"groups", c.user.groups},
+        {"stop_signal",
+         c.stop_signal}}.dump();
     return database_.run(
-        "INSERT INTO containers (id, pod_id, name, attempt, state, created_at, started_at, finished_at,"
+        "INSERT INTO containers (id, pod_id, name, attempt, state, created_at, started_at, "
+        "finished_at,"
         " exit_code, reason, message, image_id, image_ref, chain_id, log_path, config, details)"
         " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        c.id, c.pod_id, c.name, c.attempt, c.phase, c.created_at_ns, c.started_at_ns, c.finished_at_ns,
-        c.exit_code, c.reason, c.message, c.image_id, c.image_ref, c.chain_id, c.log_path, Blob{c.config},
-        details);
+        c.id, c.pod_id, c.name, c.attempt, c.phase, c.created_at_ns, c.started_at_ns,
+        c.finished_at_ns, c.exit_code, c.reason, c.message, c.image_id, c.image_ref, c.chain_id,
+        c.log_path, Blob{c.config}, details);
 }
 
 Status ContainerStore::update(const ContainerRecord& c) {
     return database_.run(
-        "UPDATE containers SET state=?, created_at=?, started_at=?, finished_at=?, exit_code=?, reason=?,"
+        "UPDATE containers SET state=?, created_at=?, started_at=?, finished_at=?, exit_code=?, "
+        "reason=?,"
         " message=? WHERE id=?",
-        c.phase, c.created_at_ns, c.started_at_ns, c.finished_at_ns, c.exit_code, c.reason, c.message, c.id);
+        c.phase, c.created_at_ns, c.started_at_ns, c.finished_at_ns, c.exit_code, c.reason,
+        c.message, c.id);
 }
 
 Status ContainerStore::erase(const std::string& id) {
@@ -36,7 +40,8 @@ Result<std::vector<ContainerRecord>> ContainerStore::all() {
     std::vector<ContainerRecord> containers;
     std::vector<std::string> details;
     TRY(database_.query(
-        "SELECT id, pod_id, name, attempt, state, created_at, started_at, finished_at, exit_code, reason,"
+        "SELECT id, pod_id, name, attempt, state, created_at, started_at, finished_at, exit_code, "
+        "reason,"
         " message, image_id, image_ref, chain_id, log_path, config, details FROM containers",
         [&](const Row& row) {
             ContainerRecord c;
@@ -67,7 +72,8 @@ Result<std::vector<ContainerRecord>> ContainerStore::all() {
             containers[i].user.groups = value.at("groups").get<std::vector<uint32_t>>();
             containers[i].stop_signal = value.at("stop_signal");
         } catch (const json::exception& e) {
-            return internal_error("container " + containers[i].id + ": column details: " + e.what());
+            return internal_error("container " + containers[i].id +
+                                  ": column details: " + e.what());
         }
     }
     return containers;

@@ -11,7 +11,7 @@ namespace moat::cri {
 enum class ContainerPhase : int64_t {
     kCreating = 0,  ///< intent: whoever finds it at start undoes it
     kCreated = 1,
-    kRunning = 2,   ///< written before the start: the runtime's own state settles it after a kill
+    kRunning = 2,  ///< written before the start: the runtime's own state settles it after a kill
     kExited = 3,
     kRemoving = 4,  ///< intent: files and row are about to go
 };

@@ -10,20 +10,23 @@ int64_t Row::integer(int column) const { return sqlite3_column_int64(statement_,
 
 std::string Row::text(int column) const {
     const auto* data = static_cast<const char*>(sqlite3_column_blob(statement_, column));
-    return data == nullptr ? std::string()
-                           : std::string(data, static_cast<size_t>(sqlite3_column_bytes(statement_, column)));
+    return data == nullptr
+               ? std::string()
+               : std::string(data, static_cast<size_t>(sqlite3_column_bytes(statement_, column)));
 }
 
 Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
     sqlite3* raw = nullptr;
-    const int code = sqlite3_open_v2(path.c_str(), &raw,
-                                     SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, nullptr);
+    const int code = sqlite3_open_v2(
+        path.c_str(), &raw, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
+        nullptr);
     std::unique_ptr<Database> database(new Database(raw));
     if (code != SQLITE_OK) {
         return internal_error("open database " + path + ": " + sqlite3_errstr(code));
     }
     sqlite3_busy_timeout(raw, 30'000);
-    for (const char* pragma : {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON"}) {
+    for (const char* pragma :
+         {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON"}) {
         TRY_STEP("database " + path, database->run(pragma));
     }
     TRY_STEP("database " + path, database->migrate());
@@ -46,7 +49,8 @@ Error Database::failure(std::string_view sql) const {
 
 Result<sqlite3_stmt*> Database::prepare(std::string_view sql) {
     sqlite3_stmt* statement = nullptr;
-    if (sqlite3_prepare_v2(db_, sql.data(), static_cast<int>(sql.size()), &statement, nullptr) != SQLITE_OK) {
+    if (sqlite3_prepare_v2(db_, sql.data(), static_cast<int>(sql.size()), &statement, nullptr) !=
+        SQLITE_OK) {
         return failure(sql);
     }
     return statement;
@@ -103,11 +107,13 @@ Status Database::migrate() {
     // IMMEDIATE: of two processes that open a fresh file at once, the second finds the work done.
     Transaction transaction = TRY(begin());
     int64_t version = 0;
-    TRY(transaction.query("PRAGMA user_version", [&](const Row& row) { version = row.integer(0); }));
+    TRY(transaction.query("PRAGMA user_version",
+                          [&](const Row& row) { version = row.integer(0); }));
     const auto known = static_cast<int64_t>(kMigrations.size());
     if (version > known) {
-        return internal_error("its schema is version " + std::to_string(version) + ", this moatd knows " +
-                              std::to_string(known) + ": written by a newer moatd");
+        return internal_error("its schema is version " + std::to_string(version) +
+                              ", this moatd knows " + std::to_string(known) +
+                              ": written by a newer moatd");
     }
     for (int64_t i = version; i < known; ++i) {
         for (const char* statement : kMigrations[static_cast<size_t>(i)]) {

@@ -31,8 +31,8 @@ class Row {
     sqlite3_stmt* statement_;
 };
 
-/// One connection to a SQLite file, shared by all threads of the process behind a mutex. The file is
-/// in WAL mode with synchronous=FULL: when a statement outside a transaction (or the commit) has
+/// One connection to a SQLite file, shared by all threads of the process behind a mutex. The file
+/// is in WAL mode with synchronous=FULL: when a statement outside a transaction (or the commit) has
 /// returned, its effect survives a kill and a power cut. Other processes (`moatd image load`) may
 /// have the file open as well.
 class Database {

@@ -36,37 +36,42 @@ Result<PodNetwork> decode(const std::string& text) {
 
 Status PodStore::insert(const PodRecord& pod) {
     return database_.run(
-        "INSERT INTO pods (id, name, namespace, uid, attempt, handler, state, created_at, config, network)"
+        "INSERT INTO pods (id, name, namespace, uid, attempt, handler, state, created_at, config, "
+        "network)"
         " VALUES (?,?,?,?,?,?,?,?,?,?)",
-        pod.id, pod.name, pod.name_space, pod.uid, pod.attempt, pod.handler, pod.state, pod.created_at_ns,
-        Blob{pod.config}, encode(pod.network));
+        pod.id, pod.name, pod.name_space, pod.uid, pod.attempt, pod.handler, pod.state,
+        pod.created_at_ns, Blob{pod.config}, encode(pod.network));
 }
 
 Status PodStore::update(const PodRecord& pod) {
-    return database_.run("UPDATE pods SET state=?, network=? WHERE id=?", pod.state, encode(pod.network), pod.id);
+    return database_.run("UPDATE pods SET state=?, network=? WHERE id=?", pod.state,
+                         encode(pod.network), pod.id);
 }
 
-Status PodStore::erase(const std::string& id) { return database_.run("DELETE FROM pods WHERE id=?", id); }
+Status PodStore::erase(const std::string& id) {
+    return database_.run("DELETE FROM pods WHERE id=?", id);
+}
 
 Result<std::vector<PodRecord>> PodStore::all() {
     std::vector<PodRecord> pods;
     std::vector<std::string> networks;
-    TRY(database_.query(
-        "SELECT id, name, namespace, uid, attempt, handler, state, created_at, config, network FROM pods",
-        [&](const Row& row) {
-            PodRecord pod;
-            pod.id = row.text(0);
-            pod.name = row.text(1);
-            pod.name_space = row.text(2);
-            pod.uid = row.text(3);
-            pod.attempt = static_cast<uint32_t>(row.integer(4));
-            pod.handler = row.text(5);
-            pod.state = static_cast<PodState>(row.integer(6));
-            pod.created_at_ns = row.integer(7);
-            pod.config = row.text(8);
-            networks.push_back(row.text(9));
-            pods.push_back(std::move(pod));
-        }));
+    TRY(
+        database_.query("SELECT id, name, namespace, uid, attempt, handler, state, created_at, "
+                        "config, network FROM pods",
+                        [&](const Row& row) {
+                            PodRecord pod;
+                            pod.id = row.text(0);
+                            pod.name = row.text(1);
+                            pod.name_space = row.text(2);
+                            pod.uid = row.text(3);
+                            pod.attempt = static_cast<uint32_t>(row.integer(4));
+                            pod.handler = row.text(5);
+                            pod.state = static_cast<PodState>(row.integer(6));
+                            pod.created_at_ns = row.integer(7);
+                            pod.config = row.text(8);
+                            networks.push_back(row.text(9));
+                            pods.push_back(std::move(pod));
+                        }));
     for (size_t i = 0; i < pods.size(); ++i) {
         pods[i].network = TRY_STEP("pod " + pods[i].id, decode(networks[i]));
     }

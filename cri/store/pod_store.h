@@ -21,10 +21,10 @@ enum class PodState : int64_t {
 struct PodNetwork {
     enum class Kind { kNode, kCni, kBuiltin };
     Kind kind = Kind::kNode;
-    std::string namespace_path;     ///< bind mount of the pod's namespace; empty for kNode
-    std::vector<std::string> ips;   ///< without prefix length, the primary first
-    std::string cni_config;         ///< the conflist that was used: DEL must see the same
-    std::string cni_result;         ///< of the last plugin of ADD
+    std::string namespace_path;    ///< bind mount of the pod's namespace; empty for kNode
+    std::vector<std::string> ips;  ///< without prefix length, the primary first
+    std::string cni_config;        ///< the conflist that was used: DEL must see the same
+    std::string cni_result;        ///< of the last plugin of ADD
 };
 
 struct PodRecord {

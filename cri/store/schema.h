@@ -6,8 +6,8 @@
 namespace moat::cri {
 
 /// Step N brings a file of version N to N + 1. Released steps never change; new ones are appended.
-/// Configurations are kept as the client's protobuf bytes, so fields that this version does not know
-/// survive an upgrade.
+/// Configurations are kept as the client's protobuf bytes, so fields that this version does not
+/// know survive an upgrade.
 inline const std::vector<std::vector<const char*>> kMigrations = {
     {
         "CREATE TABLE pods ("
@@ -35,7 +35,8 @@ inline const std::vector<std::vector<const char*>> kMigrations = {
         " image_id TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE)",
         "CREATE INDEX image_names_by_image ON image_names(image_id)",
         // One unpacked layer, by the digest of its uncompressed tar.
-        "CREATE TABLE layers (diff_id TEXT PRIMARY KEY, bytes INTEGER NOT NULL, inodes INTEGER NOT NULL)",
+        "CREATE TABLE layers (diff_id TEXT PRIMARY KEY, bytes INTEGER NOT NULL, inodes INTEGER NOT "
+        "NULL)",
         "CREATE TABLE roots (chain_id TEXT PRIMARY KEY, diff_ids TEXT NOT NULL,"
         " bytes INTEGER NOT NULL, inodes INTEGER NOT NULL)",
     },

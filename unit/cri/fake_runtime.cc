@@ -16,7 +16,9 @@ std::vector<FakeStream*> streams;
 
 class FakeStream final : public EventStream {
   public:
-    explicit FakeStream(std::string sandbox_id) : sandbox_id_(std::move(sandbox_id)) { streams.push_back(this); }
+    explicit FakeStream(std::string sandbox_id) : sandbox_id_(std::move(sandbox_id)) {
+        streams.push_back(this);
+    }
     ~FakeStream() override {
         const std::lock_guard lock(FakeWorld::get().mu);
         std::erase(streams, this);
@@ -135,7 +137,8 @@ Status Runtime::destroy_sandbox(const std::string& id) {
     FakeWorld& world = FakeWorld::get();
     TRY(note("destroy_sandbox", id));
     world.sandboxes.erase(id);
-    std::erase_if(world.containers, [&](const auto& entry) { return entry.second.sandbox_id == id; });
+    std::erase_if(world.containers,
+                  [&](const auto& entry) { return entry.second.sandbox_id == id; });
     for (FakeStream* stream : streams) {
         if (stream->sandbox_id() == id) {
             stream->break_off();
@@ -202,14 +205,16 @@ Status Runtime::kill(const std::string& id, int signal, bool) {
 Status Runtime::remove(const std::string& id, bool) {
     const std::lock_guard lock(FakeWorld::get().mu);
     TRY(note("remove", id));
-    return FakeWorld::get().containers.erase(id) != 0 ? Status() : Status(Error(ENOENT, "no container " + id));
+    return FakeWorld::get().containers.erase(id) != 0 ? Status()
+                                                      : Status(Error(ENOENT, "no container " + id));
 }
 
 Result<std::string> Runtime::exec(const std::string& id, const ExecConfig& config) {
     const std::lock_guard lock(FakeWorld::get().mu);
     TRY(note("exec", id));
     const std::string text = config.args.size() > 1 ? config.args[1] : "";
-    if (write(config.stdio.stdout_fd, text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
+    if (write(config.stdio.stdout_fd, text.data(), text.size()) !=
+            static_cast<ssize_t>(text.size()) ||
         write(config.stdio.stderr_fd, "err", 3) != 3) {
         return Error(EIO, "write");
     }

@@ -2,13 +2,13 @@
 
 #include "cri/images/hosts.h"
 
-
 #include "unit/cri/temp_dir.h"
 
 using namespace moat::cri;
 
 TEST_CASE("hosts: mirrors of the command line come first, the host itself last") {
-    const RegistryHosts hosts("", {"registry.k8s.io=http://127.0.0.1:5000/", "gcr.io=http://127.0.0.1:1"});
+    const RegistryHosts hosts(
+        "", {"registry.k8s.io=http://127.0.0.1:5000/", "gcr.io=http://127.0.0.1:1"});
     REQUIRE(hosts.check().ok());
     const auto endpoints = hosts.endpoints("registry.k8s.io");
     REQUIRE(endpoints.ok());

@@ -36,24 +36,31 @@ TEST_CASE("stop signals: names, numbers and real-time ones") {
 TEST_CASE("manifest: kinds are told apart, and a text that is both is refused") {
     const std::string digest = "sha256:" + std::string(64, 'b');
     const std::string descriptor = R"({"digest":")" + digest + R"(","size":7})";
-    const auto manifest =
-        parse_manifest(R"({"schemaVersion":2,"config":)" + descriptor + R"(,"layers":[)" + descriptor + "]}", "");
+    const auto manifest = parse_manifest(
+        R"({"schemaVersion":2,"config":)" + descriptor + R"(,"layers":[)" + descriptor + "]}", "");
     REQUIRE_MESSAGE(manifest.ok(), message_of(manifest));
     CHECK(std::get<Manifest>(*manifest).layers.at(0).size == 7);
-    const auto index = parse_manifest(R"({"schemaVersion":2,"manifests":[)" + descriptor + "]}", "");
+    const auto index =
+        parse_manifest(R"({"schemaVersion":2,"manifests":[)" + descriptor + "]}", "");
     REQUIRE(index.ok());
     CHECK(std::holds_alternative<Index>(*index));
-    CHECK_FALSE(parse_manifest(R"({"config":)" + descriptor + R"(,"layers":[],"manifests":[]})", "").ok());
-    CHECK_FALSE(parse_manifest(R"({"config":{"digest":"sha256:12","size":1},"layers":[]})", "").ok());
-    CHECK_FALSE(parse_manifest(R"({"config":{"digest":")" + digest + R"(","size":-1},"layers":[]})", "").ok());
+    CHECK_FALSE(
+        parse_manifest(R"({"config":)" + descriptor + R"(,"layers":[],"manifests":[]})", "").ok());
+    CHECK_FALSE(
+        parse_manifest(R"({"config":{"digest":"sha256:12","size":1},"layers":[]})", "").ok());
+    CHECK_FALSE(
+        parse_manifest(R"({"config":{"digest":")" + digest + R"(","size":-1},"layers":[]})", "")
+            .ok());
     CHECK(contains(message_of(parse_manifest(R"({"schemaVersion":1})", "")), "schema 1"));
     CHECK_FALSE(parse_manifest("[]", "").ok());
 }
 
 TEST_CASE("manifest list: this machine's entry, the plain variant first") {
     Index index;
-    const auto add = [&](const char* os, const std::string& architecture, const char* variant, char digest) {
-        index.entries.push_back({{"", "sha256:" + std::string(64, digest), 1}, os, architecture, variant, "", ""});
+    const auto add = [&](const char* os, const std::string& architecture, const char* variant,
+                         char digest) {
+        index.entries.push_back(
+            {{"", "sha256:" + std::string(64, digest), 1}, os, architecture, variant, "", ""});
     };
     add("windows", host_architecture(), "", 'a');
     add("linux", "riscv64", "", 'b');
@@ -67,7 +74,8 @@ TEST_CASE("manifest list: this machine's entry, the plain variant first") {
 }
 
 TEST_CASE("registry: challenges are taken apart in any order") {
-    const auto challenge = parse_challenge(R"(Bearer service="s",realm="https://a/token?x=1", scope="repository:a:pull,push")");
+    const auto challenge = parse_challenge(
+        R"(Bearer service="s",realm="https://a/token?x=1", scope="repository:a:pull,push")");
     CHECK(challenge.scheme == "bearer");
     CHECK(challenge.realm == "https://a/token?x=1");
     CHECK(challenge.service == "s");
@@ -83,9 +91,13 @@ struct Etc {
     TempDir dir;
     Etc() {
         REQUIRE(make_directories(dir / "etc").ok());
-        REQUIRE(write_file(dir / "etc/passwd", "root:x:0:0:root:/root:/bin/sh\nwww:x:33:34::/srv:\nbroken\nbad:x:a:b::/:\n")
-                    .ok());
-        REQUIRE(write_file(dir / "etc/group", "root:x:0:\nusers:x:100:other,www\nextra:x:50000:www\n").ok());
+        REQUIRE(
+            write_file(dir / "etc/passwd",
+                       "root:x:0:0:root:/root:/bin/sh\nwww:x:33:34::/srv:\nbroken\nbad:x:a:b::/:\n")
+                .ok());
+        REQUIRE(
+            write_file(dir / "etc/group", "root:x:0:\nusers:x:100:other,www\nextra:x:50000:www\n")
+                .ok());
     }
 };
 

@@ -34,8 +34,12 @@ struct Place {
         REQUIRE(reader.ok());
         return unpack_layer(**reader, root);
     }
-    bool has(const std::string& path) const { return faccessat(AT_FDCWD, (root + "/" + path).c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0; }
-    std::string text(const std::string& path) const { return read_file(root + "/" + path, 1 << 20).value_or("(none)"); }
+    bool has(const std::string& path) const {
+        return faccessat(AT_FDCWD, (root + "/" + path).c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+    }
+    std::string text(const std::string& path) const {
+        return read_file(root + "/" + path, 1 << 20).value_or("(none)");
+    }
 };
 
 std::string gzip(const std::string& plain) {
@@ -70,7 +74,8 @@ TEST_CASE("layer: files, directories, links and modes come out as they went in")
                                         .hard_link("bin/again", "bin/tool")
                                         .finish());
     REQUIRE_MESSAGE(layer.ok(), message_of(layer));
-    struct stat tool {}, again {}, bin {};
+    struct stat tool {
+    }, again{}, bin{};
     REQUIRE(stat((place.root + "/bin/tool").c_str(), &tool) == 0);
     REQUIRE(stat((place.root + "/bin/again").c_str(), &again) == 0);
     REQUIRE(stat((place.root + "/bin").c_str(), &bin) == 0);
@@ -86,8 +91,8 @@ TEST_CASE("layer: files, directories, links and modes come out as they went in")
 TEST_CASE("layer: gzip, gzip of two members and zstd unpack to the same, with the same diff id") {
     const std::string tar = TarBuilder().file("a", std::string(300'000, 'x')).finish();
     const std::string half = tar.substr(0, 100'000);
-    for (const std::string& blob : {tar, gzip(tar), gzip(half) + gzip(tar.substr(100'000)), zstd(tar),
-                                    zstd(half) + zstd(tar.substr(100'000))}) {
+    for (const std::string& blob : {tar, gzip(tar), gzip(half) + gzip(tar.substr(100'000)),
+                                    zstd(tar), zstd(half) + zstd(tar.substr(100'000))}) {
         Place place;
         REQUIRE(write_file(place.dir / "blob", blob).ok());
         const auto reader = BlobReader::open(place.dir / "blob");
@@ -145,8 +150,8 @@ TEST_CASE("layer: absolute names and links lead inside") {
 
 TEST_CASE("layer: a file through a link to a place outside is refused and lands nowhere") {
     Place place;
-    const auto layer =
-        place.unpack(TarBuilder().symlink("away", place.dir.path()).file("away/outside", "evil").finish());
+    const auto layer = place.unpack(
+        TarBuilder().symlink("away", place.dir.path()).file("away/outside", "evil").finish());
     CHECK_FALSE(layer.ok());
     CHECK(contains(message_of(layer), "away/outside"));
     CHECK(read_file(place.outside, 100).value_or("") == "untouched");
@@ -154,7 +159,8 @@ TEST_CASE("layer: a file through a link to a place outside is refused and lands 
 
 TEST_CASE("layer: a file over a link replaces the link and not its target") {
     Place place;
-    const auto layer = place.unpack(TarBuilder().symlink("x", place.outside).file("x", "mine").finish());
+    const auto layer =
+        place.unpack(TarBuilder().symlink("x", place.outside).file("x", "mine").finish());
     REQUIRE_MESSAGE(layer.ok(), message_of(layer));
     CHECK(place.text("x") == "mine");
     CHECK(read_file(place.outside, 100).value_or("") == "untouched");
@@ -162,8 +168,10 @@ TEST_CASE("layer: a file over a link replaces the link and not its target") {
 
 TEST_CASE("layer: a hard link cannot take in a file of the node") {
     Place place;
-    const auto through = place.unpack(
-        TarBuilder().symlink("away", place.dir.path()).hard_link("stolen", "away/outside").finish());
+    const auto through = place.unpack(TarBuilder()
+                                          .symlink("away", place.dir.path())
+                                          .hard_link("stolen", "away/outside")
+                                          .finish());
     // Resolved inside the root the target does not exist, so it would have to be in a lower layer.
     REQUIRE(through.ok());
     CHECK_FALSE(place.has("stolen"));
@@ -174,8 +182,8 @@ TEST_CASE("layer: a hard link cannot take in a file of the node") {
 
 TEST_CASE("layer: device nodes are left out, FIFOs are not") {
     Place place;
-    const auto layer =
-        place.unpack(TarBuilder().member('3', "null").member('4', "disk").member('6', "fifo").finish());
+    const auto layer = place.unpack(
+        TarBuilder().member('3', "null").member('4', "disk").member('6', "fifo").finish());
     REQUIRE_MESSAGE(layer.ok(), message_of(layer));
     CHECK_FALSE(place.has("null"));
     CHECK_FALSE(place.has("disk"));
@@ -217,17 +225,18 @@ TEST_CASE("stack: upper layers hide, replace and add") {
     Place lower;
     Place upper;
     Place merged;
-    REQUIRE(lower.unpack(TarBuilder()
-                             .directory("usr/lib")
-                             .symlink("lib", "usr/lib")
-                             .file("gone", "1")
-                             .file("dir/gone", "1")
-                             .file("dir/stays", "1")
-                             .file("opaque/old", "1")
-                             .file("becomes-dir", "1")
-                             .directory("becomes-file/x")
-                             .file("kept", "shared")
-                             .finish())
+    REQUIRE(lower
+                .unpack(TarBuilder()
+                            .directory("usr/lib")
+                            .symlink("lib", "usr/lib")
+                            .file("gone", "1")
+                            .file("dir/gone", "1")
+                            .file("dir/stays", "1")
+                            .file("opaque/old", "1")
+                            .file("becomes-dir", "1")
+                            .directory("becomes-file/x")
+                            .file("kept", "shared")
+                            .finish())
                 .ok());
     const auto changes = upper.unpack(TarBuilder()
                                           .file(".wh.gone", "")
@@ -241,7 +250,8 @@ TEST_CASE("stack: upper layers hide, replace and add") {
                                           .file(".wh.never-was", "")
                                           .finish());
     REQUIRE_MESSAGE(changes.ok(), message_of(changes));
-    const auto usage = stack_layers({{lower.root, {}}, {upper.root, changes->changes}}, merged.root);
+    const auto usage =
+        stack_layers({{lower.root, {}}, {upper.root, changes->changes}}, merged.root);
     REQUIRE_MESSAGE(usage.ok(), message_of(usage));
     CHECK_FALSE(merged.has("gone"));
     CHECK_FALSE(merged.has("dir/gone"));
@@ -252,7 +262,8 @@ TEST_CASE("stack: upper layers hide, replace and add") {
     CHECK(merged.text("becomes-file") == "2");
     CHECK(merged.text("usr/lib/so") == "2");
     CHECK(merged.text("link") == "shared");
-    struct stat kept {}, original {};
+    struct stat kept {
+    }, original{};
     REQUIRE(stat((merged.root + "/kept").c_str(), &kept) == 0);
     REQUIRE(stat((lower.root + "/kept").c_str(), &original) == 0);
     CHECK(kept.st_ino == original.st_ino);

@@ -8,9 +8,9 @@
 #include <thread>
 
 #include "api.pb.h"
-#include "cri/images/blob_reader.h"
-#include "cri/images/archive.h"
 #include "cri/base/sha256.h"
+#include "cri/images/archive.h"
+#include "cri/images/blob_reader.h"
 #include "cri/server/node.h"
 #include "unit/cri/fake_runtime.h"
 #include "unit/cri/tar_builder.h"
@@ -43,12 +43,15 @@ struct World {
     }
     void load_image() {
         const std::string layer = TarBuilder().file("etc/passwd", "app:x:9:9::/app:\n").finish();
-        const std::string config = R"({"architecture":"amd64","os":"linux","config":{"Cmd":["/app"],"User":"app"},)"
-                                   R"("rootfs":{"type":"layers","diff_ids":[")" +
-                                   Sha256::of(layer) + R"("]}})";
+        const std::string config =
+            R"({"architecture":"amd64","os":"linux","config":{"Cmd":["/app"],"User":"app"},)"
+            R"("rootfs":{"type":"layers","diff_ids":[")" +
+            Sha256::of(layer) + R"("]}})";
         const std::string archive =
             TarBuilder()
-                .file("manifest.json", R"([{"Config":"config.json","RepoTags":["test/app:1"],"Layers":["layer.tar"]}])")
+                .file(
+                    "manifest.json",
+                    R"([{"Config":"config.json","RepoTags":["test/app:1"],"Layers":["layer.tar"]}])")
                 .file("config.json", config)
                 .file("layer.tar", layer)
                 .finish();
@@ -63,7 +66,10 @@ struct World {
         config.mutable_metadata()->set_namespace_("default");
         config.mutable_metadata()->set_uid("u1");
         config.set_log_directory(dir / "logs");
-        config.mutable_linux()->mutable_security_context()->mutable_namespace_options()->set_network(api::NODE);
+        config.mutable_linux()
+            ->mutable_security_context()
+            ->mutable_namespace_options()
+            ->set_network(api::NODE);
         return config;
     }
     api::ContainerConfig container_config() const {
@@ -94,8 +100,9 @@ struct World {
     ContainerRecord ended(const std::string& id) {
         const auto container = *node->containers->find(id);
         std::unique_lock lock(container->mu);
-        REQUIRE(container->changed.wait_for(lock, std::chrono::seconds(20),
-                                            [&] { return container->record.phase == ContainerPhase::kExited; }));
+        REQUIRE(container->changed.wait_for(lock, std::chrono::seconds(20), [&] {
+            return container->record.phase == ContainerPhase::kExited;
+        }));
         return container->record;
     }
 };
@@ -269,7 +276,8 @@ TEST_CASE("lifecycle: names are taken once, and states allow only what they allo
 TEST_CASE("lifecycle: exec brings both streams and the code, is capped, and is killed in time") {
     World world;
     const std::string id = world.start_container(world.run_pod());
-    const auto result = world.node->containers->exec_sync(id, {"fail", "hello"}, std::chrono::seconds(0));
+    const auto result =
+        world.node->containers->exec_sync(id, {"fail", "hello"}, std::chrono::seconds(0));
     REQUIRE_MESSAGE(result.ok(), message_of(result));
     CHECK(result->out == "hello");
     CHECK(result->err == "err");
@@ -277,16 +285,19 @@ TEST_CASE("lifecycle: exec brings both streams and the code, is capped, and is k
     const auto hung = world.node->containers->exec_sync(id, {"hang"}, std::chrono::seconds(1));
     REQUIRE_FALSE(hung.ok());
     CHECK(hung.error().code() == ETIMEDOUT);
-    CHECK(world.node->containers->exec_sync(id, {}, std::chrono::seconds(0)).error().code() == EINVAL);
+    CHECK(world.node->containers->exec_sync(id, {}, std::chrono::seconds(0)).error().code() ==
+          EINVAL);
     FakeWorld::get().end(id, 0, 0);
     world.ended(id);
-    CHECK(world.node->containers->exec_sync(id, {"x"}, std::chrono::seconds(0)).error().code() == EBUSY);
+    CHECK(world.node->containers->exec_sync(id, {"x"}, std::chrono::seconds(0)).error().code() ==
+          EBUSY);
 }
 
 TEST_CASE("lifecycle: a rotated log goes on in a new file") {
     World world;
     const std::string id = world.start_container(world.run_pod());
-    REQUIRE(rename((world.dir / "logs/main/0.log").c_str(), (world.dir / "logs/main/0.log.1").c_str()) == 0);
+    REQUIRE(rename((world.dir / "logs/main/0.log").c_str(),
+                   (world.dir / "logs/main/0.log.1").c_str()) == 0);
     REQUIRE(world.node->containers->reopen_log(id).ok());
     CHECK(read_file(world.dir / "logs/main/0.log", 100).value_or("") == "reopened\n");
     FakeWorld::get().end(id, 0, 0);

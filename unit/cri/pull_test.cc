@@ -22,19 +22,22 @@ namespace {
 class Registry {
   public:
     Registry() {
-        server_.Get(R"(/v2/(.+)/manifests/(.+))", [this](const httplib::Request& request, httplib::Response& response) {
-            answer(request, response, manifests, request.matches[2]);
-        });
-        server_.Get(R"(/v2/(.+)/blobs/(.+))", [this](const httplib::Request& request, httplib::Response& response) {
-            ++blob_requests;
-            if (redirect_blobs) {
-                response.set_redirect("http://localhost:" + std::to_string(port) + "/elsewhere/" +
-                                      std::string(request.matches[2]));
-                return;
-            }
-            answer(request, response, blobs, request.matches[2]);
-        });
-        server_.Get(R"(/elsewhere/(.+))", [this](const httplib::Request& request, httplib::Response& response) {
+        server_.Get(R"(/v2/(.+)/manifests/(.+))",
+                    [this](const httplib::Request& request, httplib::Response& response) {
+                        answer(request, response, manifests, request.matches[2]);
+                    });
+        server_.Get(R"(/v2/(.+)/blobs/(.+))",
+                    [this](const httplib::Request& request, httplib::Response& response) {
+                        ++blob_requests;
+                        if (redirect_blobs) {
+                            response.set_redirect("http://localhost:" + std::to_string(port) +
+                                                  "/elsewhere/" + std::string(request.matches[2]));
+                            return;
+                        }
+                        answer(request, response, blobs, request.matches[2]);
+                    });
+        server_.Get(R"(/elsewhere/(.+))", [this](const httplib::Request& request,
+                                                 httplib::Response& response) {
             leaked_authorization = leaked_authorization || request.has_header("Authorization");
             answer_body(response, blobs, request.matches[1]);
         });
@@ -68,11 +71,14 @@ class Registry {
             diff_ids += (diff_ids.empty() ? "\"" : ",\"") + digest + "\"";
             descriptors += (descriptors.empty() ? "" : ",") + descriptor(digest, layer.size());
         }
-        config = R"({"architecture":")" + host_architecture() +
-                 R"(","os":"linux","config":{"Cmd":["/x"]},"rootfs":{"type":"layers","diff_ids":[)" + diff_ids + "]}}";
+        config =
+            R"({"architecture":")" + host_architecture() +
+            R"(","os":"linux","config":{"Cmd":["/x"]},"rootfs":{"type":"layers","diff_ids":[)" +
+            diff_ids + "]}}";
         const std::string config_digest = add_blob(config);
-        const std::string manifest = R"({"schemaVersion":2,"config":)" + descriptor(config_digest, config.size()) +
-                                     R"(,"layers":[)" + descriptors + "]}";
+        const std::string manifest = R"({"schemaVersion":2,"config":)" +
+                                     descriptor(config_digest, config.size()) + R"(,"layers":[)" +
+                                     descriptors + "]}";
         manifests[tag] = manifest;
         manifests[Sha256::of(manifest)] = manifest;
         return Sha256::of(manifest);
@@ -101,12 +107,15 @@ class Registry {
         }
         answer_body(response, from, key);
     }
-    static void answer_body(httplib::Response& response, const std::map<std::string, std::string>& from,
+    static void answer_body(httplib::Response& response,
+                            const std::map<std::string, std::string>& from,
                             const std::string& key) {
         const auto it = from.find(key);
         if (it == from.end()) {
             response.status = 404;
-            response.set_content(R"({"errors":[{"code":"MANIFEST_UNKNOWN","message":"not known"}]})", "application/json");
+            response.set_content(
+                R"({"errors":[{"code":"MANIFEST_UNKNOWN","message":"not known"}]})",
+                "application/json");
             return;
         }
         response.set_content(it->second, "application/octet-stream");
@@ -122,7 +131,8 @@ struct Store {
     ImageStore images{dir / "images", *database};
     ImagePuller puller;
 
-    explicit Store(std::vector<std::string> mirrors = {}) : puller(images, RegistryHosts("", mirrors)) {
+    explicit Store(std::vector<std::string> mirrors = {})
+        : puller(images, RegistryHosts("", mirrors)) {
         REQUIRE(images.open().ok());
     }
     Result<std::string> pull(const std::string& name, const RegistryAuth& auth = {}) {
@@ -131,7 +141,8 @@ struct Store {
     /// What is in the store's directories: layers, roots, unfinished work.
     size_t entries(const std::string& name) const {
         size_t count = 0;
-        for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(dir / ("images/" + name))) {
+        for ([[maybe_unused]] const auto& entry :
+             std::filesystem::directory_iterator(dir / ("images/" + name))) {
             ++count;
         }
         return count;
@@ -192,7 +203,8 @@ TEST_CASE("pull: this machine's entry of a list, under the list's digest") {
     Registry registry;
     Store store;
     const std::string digest = registry.add_image("x", {kLower});
-    const std::string list = R"({"schemaVersion":2,"manifests":[{"digest":")" + digest + R"(","size":1,"platform":{"os":"linux","architecture":")" +
+    const std::string list = R"({"schemaVersion":2,"manifests":[{"digest":")" + digest +
+                             R"(","size":1,"platform":{"os":"linux","architecture":")" +
                              host_architecture() + R"("}}]})";
     registry.manifests["multi"] = list;
     REQUIRE(store.pull(registry.host() + "/app:multi").ok());
@@ -203,10 +215,12 @@ TEST_CASE("pull: this machine's entry of a list, under the list's digest") {
 TEST_CASE("pull: mirrors stand in, and the name stays") {
     Registry registry;
     registry.add_image("3.9", {kLower});
-    Store store({"registry.example=http://127.0.0.1:1", "registry.example=http://" + registry.host()});
+    Store store(
+        {"registry.example=http://127.0.0.1:1", "registry.example=http://" + registry.host()});
     const auto id = store.pull("registry.example/pause:3.9");
     REQUIRE_MESSAGE(id.ok(), message_of(id));
-    CHECK((*store.images.find("registry.example/pause:3.9"))->tags.front() == "registry.example/pause:3.9");
+    CHECK((*store.images.find("registry.example/pause:3.9"))->tags.front() ==
+          "registry.example/pause:3.9");
 }
 
 TEST_CASE("pull: wrong bytes are refused by their digest and leave nothing") {
@@ -231,9 +245,10 @@ TEST_CASE("pull: a layer whose contents are not those of the configuration") {
     registry.add_image("1", {kLower});
     const std::string other = TarBuilder().file("evil", "x").finish();
     const std::string digest = registry.add_blob(other);
-    registry.manifests["1"] = R"({"schemaVersion":2,"config":)" +
-                              Registry::descriptor(Sha256::of(registry.config), registry.config.size()) +
-                              R"(,"layers":[)" + Registry::descriptor(digest, other.size()) + "]}";
+    registry.manifests["1"] =
+        R"({"schemaVersion":2,"config":)" +
+        Registry::descriptor(Sha256::of(registry.config), registry.config.size()) +
+        R"(,"layers":[)" + Registry::descriptor(digest, other.size()) + "]}";
     Store store;
     const auto id = store.pull(registry.host() + "/app:1");
     REQUIRE_FALSE(id.ok());

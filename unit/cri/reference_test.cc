@@ -2,7 +2,6 @@
 
 #include "cri/images/reference.h"
 
-
 #include "unit/cri/temp_dir.h"
 
 using namespace moat::cri;
@@ -12,7 +11,8 @@ TEST_CASE("reference: short names are filled up") {
     REQUIRE(plain.ok());
     CHECK(plain->tagged() == "docker.io/library/busybox:latest");
     CHECK(parse_reference("user/app:1")->tagged() == "docker.io/user/app:1");
-    CHECK(parse_reference("index.docker.io/busybox")->tagged() == "docker.io/library/busybox:latest");
+    CHECK(parse_reference("index.docker.io/busybox")->tagged() ==
+          "docker.io/library/busybox:latest");
 }
 
 TEST_CASE("reference: a port is not a tag and a tag is not a port") {
@@ -38,8 +38,8 @@ TEST_CASE("reference: a digest stands beside a tag or alone") {
 }
 
 TEST_CASE("reference: what is no name is refused with its part") {
-    for (const char* text : {"", "UPPER", "a//b", "a/../b", "a:", "a:" , "a@sha256:12", "-a", "a_-b", "a..b", "a b",
-                             "host.example/a:tag with space", "x/y/"}) {
+    for (const char* text : {"", "UPPER", "a//b", "a/../b", "a:", "a:", "a@sha256:12", "-a", "a_-b",
+                             "a..b", "a b", "host.example/a:tag with space", "x/y/"}) {
         CAPTURE(text);
         CHECK_FALSE(parse_reference(text).ok());
     }

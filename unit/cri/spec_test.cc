@@ -65,7 +65,9 @@ json mount_at(const json& spec, const std::string& destination) {
     return found;
 }
 
-bool has(const json& list, const std::string& value) { return std::find(list.begin(), list.end(), value) != list.end(); }
+bool has(const json& list, const std::string& value) {
+    return std::find(list.begin(), list.end(), value) != list.end();
+}
 
 }  // namespace
 
@@ -139,7 +141,8 @@ TEST_CASE("spec: pid namespace of the pod or of the container") {
         }
         return json();
     };
-    auto* options = request.config.mutable_linux()->mutable_security_context()->mutable_namespace_options();
+    auto* options =
+        request.config.mutable_linux()->mutable_security_context()->mutable_namespace_options();
     options->set_pid(api::CONTAINER);
     CHECK_FALSE(pid().contains("path"));
     options->set_pid(api::POD);
@@ -197,8 +200,10 @@ TEST_CASE("spec: privileged has all capabilities and no masks, others have the u
 }
 
 TEST_CASE("capabilities: ALL first, then the exceptions") {
-    CHECK(adjust_capabilities(default_capabilities(), {"ALL"}, {"NET_RAW"})->size() == all_capabilities().size() - 1);
-    CHECK(*adjust_capabilities(default_capabilities(), {"CAP_CHOWN"}, {"ALL"}) == std::vector<std::string>{"CAP_CHOWN"});
+    CHECK(adjust_capabilities(default_capabilities(), {"ALL"}, {"NET_RAW"})->size() ==
+          all_capabilities().size() - 1);
+    CHECK(*adjust_capabilities(default_capabilities(), {"CAP_CHOWN"}, {"ALL"}) ==
+          std::vector<std::string>{"CAP_CHOWN"});
     CHECK(adjust_capabilities({}, {"net_admin"}, {})->front() == "CAP_NET_ADMIN");
     CHECK_FALSE(adjust_capabilities({}, {"FLY"}, {}).ok());
 }
@@ -270,5 +275,6 @@ TEST_CASE("resolv.conf: lines of the request, and no word breaks out of its line
 
 TEST_CASE("log lines: the CRI's format") {
     CHECK(cri_log_lines("one\ntwo", 1'700'000'000'000'000'005, "stdout") ==
-          "2023-11-14T22:13:20.000000005Z stdout F one\n2023-11-14T22:13:20.000000005Z stdout P two\n");
+          "2023-11-14T22:13:20.000000005Z stdout F one\n2023-11-14T22:13:20.000000005Z stdout P "
+          "two\n");
 }

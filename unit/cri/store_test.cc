@@ -19,7 +19,8 @@ PodRecord pod_record() {
     pod.handler = "moat";
     pod.created_at_ns = 42;
     pod.config = std::string("\0binary\xff", 8);
-    pod.network = {PodNetwork::Kind::kCni, "/run/netns/p1", {"10.0.0.2", "fd00::2"}, "{\"name\":\"n\"}", "{}"};
+    pod.network = {
+        PodNetwork::Kind::kCni, "/run/netns/p1", {"10.0.0.2", "fd00::2"}, "{\"name\":\"n\"}", "{}"};
     return pod;
 }
 

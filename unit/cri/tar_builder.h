@@ -9,8 +9,8 @@ namespace moat::cri {
 /// Writes ustar members byte by byte, the hostile ones too that no library would write.
 class TarBuilder {
   public:
-    TarBuilder& member(char type, const std::string& name, const std::string& data = "", const std::string& link = "",
-                       unsigned mode = 0644, unsigned uid = 0) {
+    TarBuilder& member(char type, const std::string& name, const std::string& data = "",
+                       const std::string& link = "", unsigned mode = 0644, unsigned uid = 0) {
         char header[512] = {};
         std::snprintf(header, 100, "%s", name.c_str());
         std::snprintf(header + 100, 8, "%07o", mode);
@@ -36,10 +36,18 @@ class TarBuilder {
         text_.append((512 - data.size() % 512) % 512, '\0');
         return *this;
     }
-    TarBuilder& file(const std::string& name, const std::string& data) { return member('0', name, data); }
-    TarBuilder& directory(const std::string& name, unsigned mode = 0755) { return member('5', name, "", "", mode); }
-    TarBuilder& symlink(const std::string& name, const std::string& target) { return member('2', name, "", target); }
-    TarBuilder& hard_link(const std::string& name, const std::string& target) { return member('1', name, "", target); }
+    TarBuilder& file(const std::string& name, const std::string& data) {
+        return member('0', name, data);
+    }
+    TarBuilder& directory(const std::string& name, unsigned mode = 0755) {
+        return member('5', name, "", "", mode);
+    }
+    TarBuilder& symlink(const std::string& name, const std::string& target) {
+        return member('2', name, "", target);
+    }
+    TarBuilder& hard_link(const std::string& name, const std::string& target) {
+        return member('1', name, "", target);
+    }
     std::string finish() const { return text_ + std::string(1024, '\0'); }
 
   private:

@@ -22,11 +22,15 @@ class TempDir {
     std::string path_ = "/tmp/moat-unit-cri-XXXXXX";
 };
 
-inline std::string message_of(const Status& status) { return status.ok() ? "" : status.error().message(); }
+inline std::string message_of(const Status& status) {
+    return status.ok() ? "" : status.error().message();
+}
 template <typename T>
 std::string message_of(const Result<T>& result) {
     return result.ok() ? "" : result.error().message();
 }
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+inline bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
 
 }  // namespace moat::cri
