@@ -218,7 +218,9 @@ std::string AddressSpace::translate_maps(const char* host_file, const Path& root
             continue;
         }
         std::string name = line.substr(static_cast<size_t>(name_at));
-        name.resize(name.size() - 1);
+        if (!name.empty() && name.back() == '\n') {
+            name.pop_back();  // %n has gone beyond it already where there is no name
+        }
         uint64_t shown_inode = 0;
         uint64_t shown_device = 0;
         if (inode != 0) {
