@@ -1,4 +1,4 @@
-#include "harness.h"
+#include "unit/kernel/fs/vfs/harness.h"
 
 #include <sys/inotify.h>
 

@@ -9,7 +9,7 @@
 #include "kernel/fs/registry.h"
 #include "unit/fsgofer/harness.h"
 
-#include "harness.h"  // last: settles which CHECK is meant
+#include "unit/kernel/fs/vfs/harness.h"  // last: settles which CHECK is meant
 
 using namespace moat;
 using namespace moat::kernel;

@@ -1,4 +1,4 @@
-#include "harness.h"
+#include "unit/kernel/fs/vfs/harness.h"
 
 #include "kernel/fs/file_locks.h"
 #include "kernel/fs/inode_extras.h"
