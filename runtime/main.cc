@@ -2,6 +2,7 @@
 
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <algorithm>
 
 #include "kernel/base/log.h"
 #include "runtime/cli/cli.h"
@@ -9,6 +10,36 @@
 namespace {
 
 using namespace moat::runtime;
+
+/// `exec` and `do` end in somebody else's command line. CLI11 would go on looking for our options
+/// in it, so "--" is put before it unless the caller did.
+std::vector<std::string> mark_command(const CLI::App& app, int argc, char** argv) {
+    std::vector<std::string> args(argv + 1, argv + argc);
+    const CLI::App* current = &app;
+    int ids = 0;  // positional arguments of ours before the command
+    for (size_t i = 0; i < args.size(); i++) {
+        const std::string& arg = args[i];
+        if (arg == "--") {
+            return args;
+        }
+        if (arg.size() > 1 && arg[0] == '-') {
+            const CLI::Option* option = current->get_option_no_throw(arg);
+            if (option != nullptr && option->get_items_expected_max() > 0) {
+                i++;  // its value
+            }
+        } else if (current == &app) {
+            if (arg != "exec" && arg != "do") {
+                return args;
+            }
+            current = app.get_subcommand(arg);
+            ids = arg == "exec" ? 1 : 0;
+        } else if (ids-- == 0) {
+            args.insert(args.begin() + i, "--");
+            return args;
+        }
+    }
+    return args;
+}
 
 int run(int argc, char** argv) {
     cli::Cli cli;
@@ -34,7 +65,13 @@ int run(int argc, char** argv) {
                            cli::add_events, cli::add_update, cli::add_features, cli::add_stacks}) {
         add(app, cli);
     }
-    CLI11_PARSE(app, argc, argv);
+    std::vector<std::string> args = mark_command(app, argc, argv);
+    std::reverse(args.begin(), args.end());  // as CLI11 wants them
+    try {
+        app.parse(std::move(args));
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error);
+    }
     moat::log_configure(2, cli.debug ? moat::LogLevel::kDebug : moat::LogLevel::kWarning, "moat");
     if (cli.debug) {
         cli.options.log_level = "debug";

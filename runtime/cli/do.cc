@@ -142,14 +142,9 @@ void add_do(CLI::App& app, Cli& cli) {
     verb->add_option("-v,--volume", config->volumes, "SRC[:DST][:ro]: writes there reach the host")
         ->allow_extra_args(false);
     verb->add_flag("-t,--tty", config->terminal, "give it a terminal");
-    verb->prefix_command();
-    verb->final_callback([&cli, config, verb] {
-        config->command = verb->remaining();
-        if (!config->command.empty() && config->command[0] == "--") {
-            config->command.erase(config->command.begin());
-        }
-        cli.action = [&cli, config] { return run_do(cli, *config); };
-    });
+    verb->add_option("command", config->command, "the program and its arguments");
+    verb->final_callback(
+        [&cli, config] { cli.action = [&cli, config] { return run_do(cli, *config); }; });
 }
 
 }  // namespace moat::runtime::cli

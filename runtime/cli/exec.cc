@@ -116,13 +116,8 @@ void add_exec(CLI::App& app, Cli& cli) {
     verb->add_option("--console-socket", exec->console_socket,
                      "unix socket that receives the terminal's master");
     verb->add_option("--pid-file", exec->pid_file, "where the sentry's host pid is written");
-    verb->prefix_command();
-    verb->final_callback([&cli, exec, verb] {
-        // Everything after the id is the command's, its options too.
-        exec->config.args = verb->remaining();
-        if (!exec->config.args.empty() && exec->config.args[0] == "--") {
-            exec->config.args.erase(exec->config.args.begin());
-        }
+    verb->add_option("command", exec->config.args, "the program and its arguments");
+    verb->final_callback([&cli, exec] {
         cli.action = [&cli, exec] {
             const auto status = run_exec(cli, *exec);
             if (status.ok()) {
