@@ -36,10 +36,14 @@ Result<std::string> ImagePuller::pull(const std::string& text, const RegistryAut
             spdlog::warn("pull {}: from {}: {}", text, endpoint.url, id.error().message());
             tried += (tried.empty() ? "" : "; ") +
                      ("from " + endpoint.url + ": " + id.error().message());
-            code = id.error().code();
+            // One server that knows the repository and not the tag tells more than another that is
+            // not reached.
+            code = code == ENOENT ? ENOENT : id.error().code();
             // A server that answers with wrong bytes, a full disk or a client that has gone: the
             // next server would change nothing, or hide it.
-            if (code == EBADMSG || code == ENOSPC || code == ECANCELED) {
+            if (id.error().code() == EBADMSG || id.error().code() == ENOSPC ||
+                id.error().code() == ECANCELED) {
+                code = id.error().code();
                 break;
             }
         }
