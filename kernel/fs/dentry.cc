@@ -14,6 +14,7 @@ struct Cache {
     Mutex<LockRank::kDentryTree> mu;
     std::vector<Dentry*> buckets = std::vector<Dentry*>(256);
     size_t count = 0;
+    uint64_t changes = 0;  // of any directory's version
     // Some 400 bytes a name and its inode: 26 MB when full. Large enough for `find` over a big tree to
     // be served from memory the second time.
     size_t limit = 65536;
@@ -270,11 +271,31 @@ RefPtr<Dentry> DentryCache::insert(Dentry& directory, std::string_view name, Ref
     return dentry;
 }
 
+uint64_t DentryCache::changes() {
+    MutexLock lock(cache().mu);
+    return cache().changes;
+}
+
+RefPtr<Dentry> DentryCache::insert_ahead(Dentry& directory, std::string_view name,
+                                         RefPtr<Inode> inode, uint64_t changes) {
+    std::vector<RefPtr<Dentry>> dropped;
+    MutexLock lock(cache().mu);
+    if (cache().changes != changes || directory.deleted_.load(std::memory_order_relaxed) ||
+        find_locked(directory, name, hash_of(&directory, name)) != nullptr) {
+        lock.unlock();
+        return nullptr;
+    }
+    RefPtr<Dentry> dentry = add_locked(directory, name, std::move(inode), dropped);
+    lock.unlock();
+    return dentry;
+}
+
 RefPtr<Dentry> DentryCache::insert_new(Dentry& directory, std::string_view name,
                                        RefPtr<Inode> inode) {
     std::vector<RefPtr<Dentry>> dropped;
     MutexLock lock(cache().mu);
     directory.version_++;
+    cache().changes++;
     RefPtr<Dentry> dentry = add_locked(directory, name, std::move(inode), dropped);
     lock.unlock();
     return dentry;
@@ -287,6 +308,7 @@ void DentryCache::remove(Dentry& dentry) {
         dentry.parent_->version_++;
     }
     dentry.version_++;
+    cache().changes++;
     dentry.deleted_.store(true, std::memory_order_relaxed);
     dropped = unhash_locked(dentry);
     lock.unlock();
@@ -303,6 +325,7 @@ void DentryCache::forget_name(Dentry& directory, std::string_view name) {
     RefPtr<Dentry> dropped;
     MutexLock lock(cache().mu);
     directory.version_++;
+    cache().changes++;
     if (Dentry* d = find_locked(directory, name, hash_of(&directory, name))) {
         dropped = unhash_locked(*d);
     }
@@ -321,6 +344,7 @@ void DentryCache::move(Dentry& dentry, Dentry& directory, std::string_view name)
     }
     dentry.parent_->version_++;
     directory.version_++;
+    cache().changes++;
     dropped.push_back(unhash_locked(dentry));
     old_parent = std::exchange(dentry.parent_, RefPtr<Dentry>(&directory));
     dentry.name_ = std::string(name);
@@ -333,6 +357,7 @@ void DentryCache::exchange(Dentry& a, Dentry& b) {
     MutexLock lock(cache().mu);
     a.parent_->version_++;
     b.parent_->version_++;
+    cache().changes++;
     dropped.push_back(unhash_locked(a));
     dropped.push_back(unhash_locked(b));
     std::swap(a.parent_, b.parent_);

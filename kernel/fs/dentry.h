@@ -80,6 +80,12 @@ class DentryCache {
     /// `version`: then null, and the caller asks again. A dentry already there with the same inode is kept.
     static RefPtr<Dentry> insert(Dentry& directory, std::string_view name, RefPtr<Inode> inode,
                                  uint64_t version);
+    /// How often any name of any directory has changed; to be read before a walk of several names.
+    static uint64_t changes();
+    /// Remembers a name that an answer held beyond the one asked for, unless any name has changed since
+    /// `changes` or it is known already: then null.
+    static RefPtr<Dentry> insert_ahead(Dentry& directory, std::string_view name, RefPtr<Inode> inode,
+                                       uint64_t changes);
     /// A name was made by us: replaces what was known.
     static RefPtr<Dentry> insert_new(Dentry& directory, std::string_view name, RefPtr<Inode> inode);
     /// The name is gone (unlink, rmdir): `dentry` is taken out and counts as deleted.

@@ -97,6 +97,7 @@ Result<RefPtr<Dentry>> lookup_names(Task& task, Dentry& directory,
             }
             return revalidate(task, directory, name, std::move(cached));
         }
+        const uint64_t changes = DentryCache::changes();
         const uint64_t version = DentryCache::version(directory);
         std::vector<RefPtr<Inode>> found;
         const Status walked = directory.inode()->walk(task, names, intent, found);
@@ -113,11 +114,8 @@ Result<RefPtr<Dentry>> lookup_names(Task& task, Dentry& directory,
         }
         RefPtr<Dentry> last = first;
         for (size_t i = 1; i < found.size(); i++) {
-            if (DentryCache::find(*last, names[i])) {
-                break;  // known better already
-            }
-            RefPtr<Dentry> next = DentryCache::insert(*last, names[i], std::move(found[i]),
-                                                      DentryCache::version(*last));
+            RefPtr<Dentry> next =
+                DentryCache::insert_ahead(*last, names[i], std::move(found[i]), changes);
             if (!next) {
                 break;
             }
