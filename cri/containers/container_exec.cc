@@ -3,6 +3,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <memory>
 #include <thread>
 
 #include "cri/containers/container_manager.h"
@@ -11,6 +12,15 @@
 namespace moat::cri {
 
 namespace {
+
+/// How long a killed process may take to be reported.
+constexpr std::chrono::milliseconds kKillPatience{5000};
+
+/// What the thread that waits for the process's end leaves behind.
+struct Wait {
+    ScopedFd ended{eventfd(0, EFD_CLOEXEC)};  ///< readable once `exit` is set
+    runtime::Result<control::ExitStatus> exit = Error(ECANCELED, "nobody has waited");
+};
 
 struct Output {
     ScopedFd read_end;
@@ -66,8 +76,9 @@ Result<ExecResult> ContainerManager::exec_sync(const std::string& id,
     Output err;
     TRY_HOST(step, out.open());
     TRY_HOST(step, err.open());
-    const ScopedFd ended(eventfd(0, EFD_CLOEXEC));
-    if (!ended) {
+    // Shared with the waiter, which a sentry that never answers would keep for ever.
+    const auto wait = std::make_shared<Wait>();
+    if (!wait->ended) {
         return host_error(Error::from_errno(errno, "eventfd"), step);
     }
     runtime::ExecConfig config;
@@ -78,15 +89,14 @@ Result<ExecResult> ContainerManager::exec_sync(const std::string& id,
     out.write_end.reset();
     err.write_end.reset();
 
-    runtime::Result<control::ExitStatus> exit = Error(ECANCELED, step);
-    std::thread waiter([&] {
-        exit = runtime_.wait_exec(container->id, exec_id);
-        eventfd_write(ended.get(), 1);
-    });
+    std::thread([&runtime = runtime_, wait, container, exec_id] {
+        wait->exit = runtime.wait_exec(container->id, exec_id);
+        eventfd_write(wait->ended.get(), 1);
+    }).detach();
     const auto deadline = std::chrono::steady_clock::now() + timeout;
     bool timed = false;
     for (bool done = false; !done;) {
-        pollfd fds[] = {{ended.get(), POLLIN, 0},
+        pollfd fds[] = {{wait->ended.get(), POLLIN, 0},
                         {out.read_end.get(), POLLIN, 0},
                         {err.read_end.get(), POLLIN, 0}};
         int wait_ms = -1;
@@ -95,27 +105,29 @@ Result<ExecResult> ContainerManager::exec_sync(const std::string& id,
                 deadline - std::chrono::steady_clock::now());
             if (rest.count() <= 0) {
                 timed = true;
-                // Its end, which the waiter reports, ends the loop.
+                // Its end, which the waiter reports, ends the loop; or, if that does not come, our
+                // patience.
                 (void)runtime_.kill_exec(container->id, exec_id, 9);
                 continue;
             }
             wait_ms = static_cast<int>(std::min<int64_t>(rest.count() + 1, 1 << 30));
+        } else if (timed) {
+            wait_ms = static_cast<int>(kKillPatience.count());
         }
-        poll(fds, 3, wait_ms);
-        done = fds[0].revents != 0;
+        const int ready = poll(fds, 3, wait_ms);
+        done = fds[0].revents != 0 || (timed && ready == 0);
         // At the end: what the process wrote is in the pipes by now. What its children still hold
         // open is not waited for.
         out.drain();
         err.drain();
     }
-    waiter.join();
     if (timed) {
         return timed_out(step + ": killed: not done in " + std::to_string(timeout.count()) + " s");
     }
-    if (!exit.ok()) {
-        return host_error(exit.error(), step);
+    if (!wait->exit.ok()) {
+        return host_error(wait->exit.error(), step);
     }
-    return ExecResult{std::move(out.data), std::move(err.data), exit->shell_code()};
+    return ExecResult{std::move(out.data), std::move(err.data), wait->exit->shell_code()};
 }
 
 }  // namespace moat::cri
