@@ -38,7 +38,6 @@ std::string describe_call(Task& task, const SyscallEntry* entry);
 std::string describe_result(const Result<int64_t>& result);
 
 /// How often each unsupported call or branch was met, by name (kernel/syscalls/syscall.h).
-std::map<std::string, uint64_t> unsupported_calls();
-inline std::map<std::string, uint64_t> unsupported_counts() { return unsupported_calls(); }
+std::map<std::string, uint64_t> unsupported_counts();
 
 }  // namespace moat::kernel

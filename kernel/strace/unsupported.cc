@@ -37,7 +37,7 @@ Errno unsupported(const char* what, int error) {
     return Errno(error);
 }
 
-std::map<std::string, uint64_t> unsupported_calls() {
+std::map<std::string, uint64_t> unsupported_counts() {
     Counts& all = counts();
     MutexLock lock(all.mu);
     return all.by_name;
