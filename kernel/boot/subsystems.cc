@@ -2,6 +2,7 @@
 
 #include "kernel/fs/pipe/pipe.h"
 #include "kernel/fs/proc/machine.h"
+#include "kernel/fs/proc/machine.h"
 #include "kernel/fs/synthetic/register.h"
 #include "kernel/fs/tmpfs/tmpfs.h"
 #include "kernel/net/host_poller.h"

@@ -92,7 +92,7 @@ Result<int64_t> HostThread::run_orders(std::span<const Order> orders) {
     }
     size_t next = 0;
     for (;;) {
-        const auto received = listener_->receive(kOrderTimeoutMs);
+        const auto received = listener_->receive_fresh(kOrderTimeoutMs);
         if (!received.ok()) {
             if (received.error() == ETIMEDOUT && !process_->dead()) {
                 LOG(kWarning, "platform", "host process %d does not carry out an order; killed",
@@ -216,7 +216,7 @@ Result<RefPtr<HostThread>> HostProcess::order_thread() {
     }
     enable_sync_wake_up(fd.get());
     auto listener = make_ref<Listener>(std::move(fd));
-    const Notification n = TRY(listener->receive(kOrderTimeoutMs));
+    const Notification n = TRY(listener->receive_fresh(kOrderTimeoutMs));
     if (!is_event(n) || n.arguments[0] != MOAT_EV_START ||
         n.arguments[1] != static_cast<uint64_t>(index) || ::syscall(SYS_tgkill, pid_, n.tid, 0) != 0) {
         LOG(kWarning, "platform", "host process %d: a new thread does not report; killed", pid_);
@@ -261,7 +261,7 @@ Result<HostProcess::CloneResult> HostProcess::run_clone(HostThread& thread, cons
     CloneResult made;
     bool parent_done = false;
     while (!parent_done || made.tid == 0) {
-        const auto received = listener.receive(kOrderTimeoutMs);
+        const auto received = listener.receive_fresh(kOrderTimeoutMs);
         if (!received.ok()) {
             kill();
             return Errno(ESRCH);
@@ -299,7 +299,7 @@ Result<HostProcess::OrdersResult> HostProcess::check_orders(HostThread& thread,
     Listener& listener = thread.listener();
     size_t next = 0;
     for (;;) {
-        const auto received = listener.receive(kOrderTimeoutMs);
+        const auto received = listener.receive_fresh(kOrderTimeoutMs);
         if (!received.ok()) {
             kill();
             return Errno(ESRCH);

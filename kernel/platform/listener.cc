@@ -12,12 +12,16 @@
 
 namespace moat::platform {
 
-Result<Notification> Listener::receive(int timeout_ms) {
+Result<Notification> Listener::receive() {
     if (!aside_.empty()) {
         const Notification n = aside_.front();
         aside_.pop_front();
         return n;
     }
+    return receive_fresh(-1);
+}
+
+Result<Notification> Listener::receive_fresh(int timeout_ms) {
     for (;;) {
         if (timeout_ms >= 0) {
             pollfd p{fd_.get(), POLLIN, 0};

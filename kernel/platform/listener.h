@@ -34,10 +34,13 @@ class Listener final : public RefCounted {
   public:
     explicit Listener(ScopedFd fd) : fd_(std::move(fd)) {}
 
-    /// Waits for the next notification, those set aside by run_orders() first. ESRCH: no thread uses
-    /// the filter any more. `timeout_ms` < 0 waits for ever, else ETIMEDOUT.
-    Result<Notification> receive(int timeout_ms = -1);
-    /// Keeps `notification` for the next receive().
+    /// Waits for the next notification, those set aside first. ESRCH: no thread uses the filter any
+    /// more.
+    Result<Notification> receive();
+    /// Waits for one that is not set aside yet, for as long as `timeout_ms`: ETIMEDOUT. For whoever
+    /// waits for one thread of several.
+    Result<Notification> receive_fresh(int timeout_ms);
+    /// Keeps `notification` for a later receive().
     void set_aside(const Notification& notification) { aside_.push_back(notification); }
 
     /// The call returns `value` (a negative errno is one). False: the call has gone.
