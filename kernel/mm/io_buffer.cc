@@ -75,6 +75,13 @@ IoBuffer IoBuffer::sentry(void* data, size_t size) {
 
 void IoBuffer::truncate(size_t size) { remaining_ = std::min(remaining_, size); }
 
+size_t IoBuffer::skip_rest() {
+    const size_t skipped = remaining_;
+    transferred_ += skipped;
+    remaining_ = 0;
+    return skipped;
+}
+
 // `copy(address, done, n)` moves n bytes at `address`, the buffer's next, and returns how many.
 template <typename Copy>
 Result<size_t> IoBuffer::transfer(size_t size, Copy copy) {

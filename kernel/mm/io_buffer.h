@@ -43,6 +43,8 @@ class IoBuffer {
     size_t transferred() const { return transferred_; }
     /// Forgets everything beyond the next `size` bytes.
     void truncate(size_t size);
+    /// Counts what remains as transferred without looking at it. Returns how much that was.
+    size_t skip_rest();
 
     /// Copies up to `size` bytes into the buffer. Fewer only where the buffer ends or faults after
     /// some bytes; EFAULT when not one byte could be copied (and size and remaining() are not 0).
