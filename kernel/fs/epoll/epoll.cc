@@ -266,6 +266,7 @@ Status EpollCore::control(File& self, int operation, RefPtr<File> target, Fd fd,
             return Errno(EINVAL);
         }
     }
+    checked.events |= EPOLLERR | EPOLLHUP;  // told always; a one-shot item that has fired has none
     switch (operation) {
         case EPOLL_CTL_ADD:
             return add(std::move(target), fd, checked);
