@@ -93,7 +93,7 @@ look ps
 look mount
 echo; echo '$ wget -q -O - http://127.0.0.1:8080/        (the other container)'
 until wget -q -O - http://127.0.0.1:8080/ 2>/dev/null; do usleep 20000; done
-echo; echo "-- end --"
+echo; echo "-- e""nd --"
 exec sleep 1000000
 EOF
 python3 - "$dir" "$image" <<'EOF'
