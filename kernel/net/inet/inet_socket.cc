@@ -2,12 +2,12 @@
 
 #include <fcntl.h>
 #include <linux/sockios.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
 
+#include "kernel/net/inet/interfaces.h"
 #include "kernel/net/inet/options.h"
 #include "kernel/syscalls/syscall.h"
 #include "kernel/task/task.h"
@@ -149,52 +149,10 @@ Result<int64_t> InetSocket::ioctl(Task& task, uint32_t command, uint64_t argumen
             TRY(task.copy_out(UserPtr<int32_t>(argument), value));
             return 0;
         }
-        case SIOCGIFNAME:
-        case SIOCGIFFLAGS:
-        case SIOCGIFADDR:
-        case SIOCGIFDSTADDR:
-        case SIOCGIFBRDADDR:
-        case SIOCGIFNETMASK:
-        case SIOCGIFMETRIC:
-        case SIOCGIFMTU:
-        case SIOCGIFHWADDR:
-        case SIOCGIFINDEX:
-        case SIOCGIFTXQLEN: {
-            const UserPtr<ifreq> user(argument);
-            ifreq request = TRY(task.copy_in(user.cast<const ifreq>()));
-            request.ifr_name[IFNAMSIZ - 1] = '\0';
-            TRY(host_result(::ioctl(fd(), command, &request)));
-            TRY(task.copy_out(user, request));
-            return 0;
-        }
-        case SIOCGIFMAP:
-            return unsupported("SIOCGIFMAP", EINVAL);  // holds addresses of the host's memory
-        case SIOCGIFCONF: {
-            const UserPtr<ifconf> user(argument);
-            ifconf request = TRY(task.copy_in(user.cast<const ifconf>()));
-            const UserPtr<ifreq> list(reinterpret_cast<uint64_t>(request.ifc_buf));
-            if (request.ifc_len < 0) {
-                return Errno(EINVAL);
-            }
-            std::vector<ifreq> rows(list ? std::min<size_t>(static_cast<size_t>(request.ifc_len) /
-                                                                sizeof(ifreq),
-                                                            1024)
-                                         : 0);
-            ifconf host{};
-            host.ifc_len = static_cast<int>(rows.size() * sizeof(ifreq));
-            host.ifc_req = list ? rows.data() : nullptr;
-            TRY(host_result(::ioctl(fd(), SIOCGIFCONF, &host)));
-            if (list) {
-                TRY(task.copy_out_bytes(list.address(), rows.data(),
-                                        std::min(static_cast<size_t>(host.ifc_len),
-                                                 rows.size() * sizeof(ifreq))));
-            }
-            request.ifc_len = host.ifc_len;
-            TRY(task.copy_out(user, request));
-            return 0;
-        }
         default:
-            return unsupported("ioctl on an inet socket", ENOTTY);
+            return is_interface_ioctl(command)
+                       ? interface_ioctl(task, fd(), command, argument)
+                       : unsupported("ioctl on an inet socket", ENOTTY);
     }
 }
 

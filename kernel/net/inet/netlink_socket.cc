@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "kernel/net/inet/interfaces.h"
 #include "kernel/syscalls/syscall.h"
 #include "kernel/task/task.h"
 
@@ -107,7 +108,10 @@ Status NetlinkSocket::check_outgoing(const uint8_t* data, size_t size) const {
     return check_netlink_requests(data, size);
 }
 
-Result<int64_t> NetlinkSocket::ioctl(Task&, uint32_t, uint64_t) { return Errno(ENOTTY); }
+Result<int64_t> NetlinkSocket::ioctl(Task& task, uint32_t command, uint64_t argument) {
+    return is_interface_ioctl(command) ? interface_ioctl(task, -1, command, argument)
+                                       : Errno(ENOTTY);
+}
 
 Status NetlinkSocket::set_own_option(Task&, int level, int name,
                                      const std::vector<uint8_t>& value) {

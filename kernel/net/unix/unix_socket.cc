@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "kernel/net/inet/interfaces.h"
 #include "kernel/net/unix/names.h"
 #include "kernel/syscalls/syscall.h"
 #include "kernel/task/task.h"
@@ -136,7 +137,8 @@ Result<int64_t> UnixSocket::ioctl(Task& task, uint32_t command, uint64_t argumen
             value = end_->unread_by_peer();
             break;
         default:
-            return Errno(ENOTTY);
+            return is_interface_ioctl(command) ? interface_ioctl(task, -1, command, argument)
+                                               : Errno(ENOTTY);
     }
     TRY(task.copy_out(UserPtr<int32_t>(argument), static_cast<int32_t>(value)));
     return 0;
