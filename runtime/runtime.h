@@ -143,6 +143,9 @@ class Runtime {
     Result<std::vector<ContainerInfo>> list();
     /// ESRCH when it does not run. `all`: every process of the container.
     Status kill(const std::string& id, int signal, bool all = false);
+    /// kill() for somebody at a terminal: an init without a handler is not spared (kill() leaves it
+    /// alone, as pid_namespaces(7) has it, unless it is SIGKILL or SIGSTOP).
+    Status interrupt(const std::string& id, int signal);
     /// EBUSY unless stopped or `force`. Deleting what is not there: ENOENT.
     Status remove(const std::string& id, bool force = false);
     /// Blocks until the container's init has ended. ECONNRESET: the sentry died.

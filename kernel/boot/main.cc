@@ -90,7 +90,7 @@ int main(int argc, char** argv) {
         LOG(kError, "boot", "%s", outcome.error().message.c_str());
         return 1;
     }
-    kernel::Sandbox sandbox(request->plan);
+    kernel::Sandbox sandbox(request->plan, std::move(request->exit_status));
     request->connection.reset();
     kernel::serve_control(control_fd, sandbox);
     return 1;

@@ -7,10 +7,12 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <thread>
 
 #include "kernel/base/cleanup.h"
 #include "kernel/base/log.h"
 #include "kernel/boot/mounts.h"
+#include "kernel/control/messages.h"
 #include "kernel/fs/dev/devices.h"
 #include "kernel/fs/devpts/devpts.h"
 #include "kernel/fs/mount.h"
@@ -103,8 +105,10 @@ bool peer_gone(int peer) {
 
 }  // namespace
 
-Sandbox::Sandbox(control::SandboxPlan plan)
-    : plan_(std::move(plan)), pod_pids_(make_ref<PidNamespace>(1)) {}
+Sandbox::Sandbox(control::SandboxPlan plan, ScopedFd exit_status)
+    : plan_(std::move(plan)),
+      pod_pids_(make_ref<PidNamespace>(1)),
+      exit_status_(std::move(exit_status)) {}
 
 Outcome<Sandbox::Entry*> Sandbox::find_locked(const std::string& id) {
     const auto it = entries_.find(id);
@@ -373,9 +377,34 @@ void Sandbox::job_ended(const std::string& id, const std::string& exec_id, int w
     if (console) {
         console->finish();
     }
+    if (exec_id.empty() && id == plan_.exit_with) {
+        // Not here: whoever ended the process holds what the answers may need.
+        std::thread([this, status] { end(status); }).detach();
+    }
 }
 
-Outcome<> Sandbox::signal(const std::string& id, const std::string& exec_id, int signal, bool all) {
+void Sandbox::count_answering(int change) {
+    const std::lock_guard lock(mu_);
+    answering_ += change;
+    if (answering_ == 0) {
+        changed_.notify_all();
+    }
+}
+
+void Sandbox::end(const control::ExitStatus& status) {
+    const std::string text = control::to_json(status).dump();
+    if (exit_status_ && ::write(exit_status_.get(), text.data(), text.size()) < 0) {
+        LOG(kError, "boot", "write the exit status: %s", strerror(errno));
+    }
+    {
+        std::unique_lock lock(mu_);
+        changed_.wait_for(lock, std::chrono::seconds(1), [&] { return answering_ == 0; });
+    }
+    ::_exit(status.shell_code());
+}
+
+Outcome<> Sandbox::signal(const std::string& id, const std::string& exec_id, int signal, bool all,
+                          OnInit on_init) {
     const WakeScope scope;
     RefPtr<Container> container;
     RefPtr<ThreadGroup> group;
@@ -393,7 +422,9 @@ Outcome<> Sandbox::signal(const std::string& id, const std::string& exec_id, int
             entry->state = control::ContainerState::kRunning;  // it ends by the signal
         }
     }
-    const SignalInfo info = SignalInfo::from_kernel(signal);
+    const bool certain = on_init == OnInit::kDefault || signal == SIGKILL || signal == SIGSTOP;
+    const SignalInfo info = certain ? SignalInfo::from_kernel(signal)
+                                    : SignalInfo::from_process(signal, SI_USER, 0, 0);
     if (!all) {
         TRY_STEP("signal container " + id, send_signal(*group, info));
         return {};

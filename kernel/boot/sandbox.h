@@ -43,7 +43,8 @@ struct Job {
 /// condition, whose waiters are few (a thread for each connection that waits).
 class Sandbox {
   public:
-    explicit Sandbox(control::SandboxPlan plan);
+    /// `exit_status`: what the plan's `exit_with` is written to; may be empty.
+    explicit Sandbox(control::SandboxPlan plan, ScopedFd exit_status = ScopedFd());
 
     const control::SandboxPlan& plan() const { return plan_; }
     Outcome<> create_container(control::ContainerPlan plan, NamedFds fds);
@@ -51,7 +52,13 @@ class Sandbox {
     Outcome<int32_t> start(const std::string& id);
     Outcome<std::pair<std::string, int32_t>> exec(const std::string& id,
                                                   control::ProcessPlan process, NamedFds fds);
-    Outcome<> signal(const std::string& id, const std::string& exec_id, int signal, bool all);
+    /// What a signal does to the init of a pid namespace that has no handler for it.
+    enum class OnInit {
+        kIgnored,  ///< nothing, as for any signal but KILL and STOP that comes from a host's kill(2)
+        kDefault,  ///< its default action: somebody at a terminal wants it to end
+    };
+    Outcome<> signal(const std::string& id, const std::string& exec_id, int signal, bool all,
+                     OnInit on_init);
     /// Blocks; ECANCELED when `peer` (a socket) is closed by its other side.
     Outcome<control::ExitStatus> wait(const std::string& id, const std::string& exec_id, int peer);
     struct State {
@@ -79,6 +86,19 @@ class Sandbox {
     Outcome<> destroy(const std::string& id);
     std::string stacks();
 
+    /// A request that is being answered; the sandbox does not end (SandboxPlan::exit_with) before it
+    /// is, for a second at most.
+    class Answering {
+      public:
+        explicit Answering(Sandbox& sandbox) : sandbox_(sandbox) { sandbox_.count_answering(1); }
+        ~Answering() { sandbox_.count_answering(-1); }
+        Answering(const Answering&) = delete;
+        Answering& operator=(const Answering&) = delete;
+
+      private:
+        Sandbox& sandbox_;
+    };
+
     struct Event {
         std::string kind;  ///< started, exited
         std::string id;
@@ -103,6 +123,9 @@ class Sandbox {
                           const CriLogSink* inherited_log);
     void job_ended(const std::string& id, const std::string& exec_id, int wait_status);
     void post_event_locked(Event event);
+    void count_answering(int change);
+    /// Tells the exit status, lets those be answered who wait for it, and ends the sentry.
+    void end(const control::ExitStatus& status);
     template <typename Ready>
     bool wait_locked(std::unique_lock<std::mutex>& lock, int peer, Ready ready);
 
@@ -114,6 +137,8 @@ class Sandbox {
     std::map<uint64_t, Event> events_;  // the newest few hundred
     uint64_t event_count_ = 0;
     uint64_t exec_count_ = 0;
+    int answering_ = 0;
+    ScopedFd exit_status_;  // immutable
 };
 
 }  // namespace moat::kernel

@@ -83,6 +83,7 @@ class Connection {
                 stream_events();
                 return;
             }
+            const Sandbox::Answering answering(sandbox_);
             const Json reply = handle(method, *message);
             if (!control::send_message(socket_.get(), reply).ok()) {
                 return;
@@ -124,9 +125,12 @@ class Connection {
                        : refusal(started.error());
         }
         if (method == "signal") {
+            const auto on_init = control::get_bool(body, "init_default")
+                                     ? Sandbox::OnInit::kDefault
+                                     : Sandbox::OnInit::kIgnored;
             return answer(sandbox_.signal(id, exec_id,
                                           static_cast<int>(control::get_int(body, "signal")),
-                                          control::get_bool(body, "all")));
+                                          control::get_bool(body, "all"), on_init));
         }
         if (method == "wait") {
             const auto exit = sandbox_.wait(id, exec_id, socket_.get());
@@ -254,7 +258,7 @@ Result<BootRequest> receive_boot(int listening_socket) {
             }
             return Errno(errno);
         }
-        const auto message = control::receive_message(connection.get());
+        auto message = control::receive_message(connection.get());
         if (!message.ok()) {
             continue;  // somebody looked whether we are there
         }
@@ -268,7 +272,9 @@ Result<BootRequest> receive_boot(int listening_socket) {
             (void)control::send_message(connection.get(), refusal(malformed("boot: malformed plan")));
             continue;
         }
-        return BootRequest{std::move(connection), std::move(plan).value()};
+        NamedFds fds = name_fds(*message);
+        return BootRequest{std::move(connection), std::move(plan).value(),
+                           std::move(fds["exit_status"])};
     }
 }
 

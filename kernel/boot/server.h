@@ -10,6 +10,7 @@ namespace moat::kernel {
 struct BootRequest {
     ScopedFd connection;
     control::SandboxPlan plan;
+    ScopedFd exit_status;  ///< for SandboxPlan::exit_with; may be empty
 };
 Result<BootRequest> receive_boot(int listening_socket);
 void answer_boot(const BootRequest& request, const Outcome<>& outcome);

@@ -286,7 +286,8 @@ Json to_json(const SandboxPlan& plan) {
             {"log_level", plan.log_level},
             {"cpus", plan.cpus},
             {"memory_bytes", plan.memory_bytes},
-            {"sysctls", plan.sysctls}};
+            {"sysctls", plan.sysctls},
+            {"exit_with", plan.exit_with}};
 }
 
 Json to_json(const ProcessPlan& plan) {
@@ -367,6 +368,7 @@ Result<SandboxPlan> sandbox_plan_from_json(const Json& json) {
     r.read("cpus", plan.cpus);
     r.read("memory_bytes", plan.memory_bytes);
     r.read("sysctls", plan.sysctls);
+    r.read("exit_with", plan.exit_with);
     return r.finish(std::move(plan));
 }
 

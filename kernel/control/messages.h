@@ -10,26 +10,31 @@
 // request at a time; `wait` and `events` hold it until there is something to say, and closing it
 // cancels them. "fds" in a request names the attached descriptors in their order.
 //
-// method            fields                                          answer
-// boot              plan: SandboxPlan                               {} (the sentry is confined and
-// ready) create_container  plan: ContainerPlan, fds: gofer, stdin, ...     {} start             id
-// {pid}     (guest pid of the init) exec              id, process: ProcessPlan, fds {exec_id, pid}
-// signal            id, signal, all: bool, exec_id?                 {}        (ESRCH: not running)
-// wait              id, exec_id?                                    {exit: ExitStatus}
-// state             id                                              {state, pid, exit?}
-// list              -                                               {containers: [{id, state, pid,
-// exit?}]} ps                id                                              {processes:
-// [ProcessInfo]} stats             id                                              {tasks,
-// upper_bytes, upper_inodes, syscalls} pause / resume    id {} resize            id, exec_id?,
-// rows, columns                     {} reopen_log        id, fds: log {} update            id,
-// pids_limit                                  {} destroy           id {}        (kills, waits,
-// forgets) events            -                                               a stream of {event,
-// id, exec_id?, exit?}
-//                                                                   event: started, exited, oom
-// stacks            -                                               {text}    (every task and what
-// it waits for) unsupported       -                                               {calls: {name:
-// count}} shutdown          -                                               {} then the sentry
-// exits
+// clang-format off
+// method            fields                                      answer
+// boot              plan: SandboxPlan, fds: exit_status?        {}  (the sentry is confined and ready)
+// create_container  plan: ContainerPlan, fds: gofer, stdin, ... {}
+// start             id                                          {pid}  (guest pid of the init)
+// exec              id, process: ProcessPlan, fds               {exec_id, pid}
+// signal            id, signal, all, exec_id?, init_default?    {}  (ESRCH: not running)
+// wait              id, exec_id?                                {exit: ExitStatus}
+// state             id                                          {state, pid, exit?}
+// list              -                                           {containers: [{id, state, pid, exit?}]}
+// ps                id                                          {processes: [ProcessInfo]}
+// stats             id                                          {tasks, upper_bytes, upper_inodes, syscalls}
+// pause, resume     id                                          {}
+// resize            id, exec_id?, rows, columns                 {}
+// reopen_log        id, fds: log                                {}
+// update            id, pids_limit                              {}
+// destroy           id                                          {}  (kills, waits, forgets)
+// events            -                                           a stream of {event, id, exec_id?, exit?};
+//                                                               event: started, exited, oom
+// stacks            -                                           {text}  (every task and what it waits for)
+// unsupported       -                                           {calls: {name: count}}
+// shutdown          -                                           {}  then the sentry exits
+//
+// init_default: an init without a handler for the signal is not spared (pid_namespaces(7)).
+// clang-format on
 
 #include <cstdint>
 #include <nlohmann/json.hpp>

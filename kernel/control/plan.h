@@ -27,6 +27,10 @@ struct SandboxPlan {
     uint32_t cpus = 0;          ///< CPUs shown to guests; 0: those of the host
     uint64_t memory_bytes = 0;  ///< MemTotal shown to guests; 0: the host's
     std::map<std::string, std::string> sysctls;
+    /// The container whose end is the sandbox's: the sentry writes its exit status to the descriptor
+    /// "exit_status" of the boot request and exits with its code (128 + signal), for whoever waits
+    /// on the pid of an OCI pid file. Empty: the sentry lives until it is shut down.
+    std::string exit_with;
 };
 
 struct Rlimit {

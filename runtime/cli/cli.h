@@ -57,6 +57,7 @@ struct RunConfig {
     bool detach = false;
     bool keep = false;      ///< do not delete it afterwards
     bool terminal = false;  ///< of the process, when no console socket is given
+    std::string scratch;    ///< a directory that goes when we are killed; may be empty
 };
 /// Create, start, and unless detached: pass signals and terminal on, wait, delete. Returns the exit
 /// status of `moat run`.

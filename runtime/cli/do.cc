@@ -126,6 +126,7 @@ int run_do(Cli& cli, const Do& config) {
     run.create.id = std::string("do-") + (bundle + sizeof "/tmp/moat-do-" - 1);
     run.create.bundle = bundle;
     run.terminal = config.terminal;
+    run.scratch = bundle;
     return run_container(cli, run);
 }
 

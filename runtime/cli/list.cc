@@ -17,7 +17,7 @@ int print_list(Cli& cli, const std::string& format, bool quiet) {
     }
     Json json = Json::array();
     if (format == "table" && !quiet) {
-        printf("%-28s %-10s %-10s %-30s %s\n", "ID", "PID", "STATUS", "CREATED", "BUNDLE");
+        printf("%-28s %-10s %-10s %-40s %s\n", "ID", "PID", "STATUS", "BUNDLE", "CREATED");
     }
     for (const ContainerInfo& info : *all) {
         const int pid = info.state == ContainerState::kStopped ? 0 : info.sentry_pid;
@@ -25,8 +25,8 @@ int print_list(Cli& cli, const std::string& format, bool quiet) {
         if (quiet) {
             printf("%s\n", info.id.c_str());
         } else if (format == "table") {
-            printf("%-28s %-10d %-10s %-30s %s\n", info.id.c_str(), pid, status,
-                   rfc3339(info.created_at_ns).c_str(), info.bundle.c_str());
+            printf("%-28s %-10d %-10s %-40s %s\n", info.id.c_str(), pid, status,
+                   info.bundle.c_str(), rfc3339(info.created_at_ns).c_str());
         } else {
             json.push_back(Json{{"ociVersion", "1.2.0"},
                                 {"id", info.id},

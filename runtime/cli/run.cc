@@ -1,7 +1,10 @@
+#include <errno.h>
+
 #include <memory>
 
 #include "runtime/cli/cli.h"
 #include "runtime/cli/foreground.h"
+#include "runtime/cli/watcher.h"
 #include "runtime/util/files.h"
 
 namespace moat::runtime::cli {
@@ -24,7 +27,14 @@ int run_container(Cli& cli, const RunConfig& config) {
         }
         return 0;
     }
+    if (runtime.state(id).ok()) {  // somebody else's: not to be cleaned up by our watcher
+        return cli.fail(Error(EEXIST, "run " + id + ": container " + id + " exists already"));
+    }
     Foreground foreground;
+    const auto watcher = Watcher::start({cli.options, id, config.keep, config.scratch});
+    if (!watcher.ok()) {
+        return cli.fail(watcher.error().within("run " + id));
+    }
     if (config.terminal && create.console_socket.empty()) {
         if (const auto opened = foreground.open_terminal(); !opened.ok()) {
             return cli.fail(opened.error());
@@ -38,7 +48,7 @@ int run_container(Cli& cli, const RunConfig& config) {
         return abandon(started.error());
     }
     const auto exit = foreground.run(
-        {[&] { return runtime.wait(id); }, [&](int signal) { (void)runtime.kill(id, signal); },
+        {[&] { return runtime.wait(id); }, [&](int signal) { (void)runtime.interrupt(id, signal); },
          [&](uint16_t rows, uint16_t columns) { (void)runtime.resize(id, "", rows, columns); }});
     if (!exit.ok()) {
         return abandon(exit.error());

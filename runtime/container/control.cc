@@ -29,9 +29,9 @@ Status Runtime::start(const std::string& id) {
     return {};
 }
 
-Status Runtime::kill(const std::string& id, int signal, bool all) {
+Status Runtime::Impl::signal(const std::string& id, control::Json fields) {
     const std::string step = "kill " + id;
-    const auto answer = impl_->call(id, "signal", {{"signal", signal}, {"all", all}});
+    const auto answer = call(id, "signal", std::move(fields));
     if (!answer.ok()) {
         if (answer.error().code() == ECONNRESET) {
             return Error(ESRCH, step + ": it does not run: " + answer.error().message());
@@ -39,6 +39,14 @@ Status Runtime::kill(const std::string& id, int signal, bool all) {
         return answer.error().within(step);
     }
     return {};
+}
+
+Status Runtime::kill(const std::string& id, int signal, bool all) {
+    return impl_->signal(id, {{"signal", signal}, {"all", all}});
+}
+
+Status Runtime::interrupt(const std::string& id, int signal) {
+    return impl_->signal(id, {{"signal", signal}, {"all", false}, {"init_default", true}});
 }
 
 Status Runtime::kill_exec(const std::string& id, const std::string& exec_id, int signal) {
@@ -64,12 +72,37 @@ Status Runtime::reopen_log(const std::string& id, int log_fd) {
 }
 
 Status Runtime::pause(const std::string& id) {
-    TRY_STEP("pause " + id, impl_->call(id, "pause"));
+    const std::string step = "pause " + id;
+    const auto directory =
+        TRY_STEP(step, StateDirectory::open(impl_->options.state_root, id, LockMode::kExclusive));
+    Record record = TRY_STEP(step, directory.load());
+    const auto* manager = TRY_STEP(step, impl_->manager());
+    TRY_STEP(step, impl_->call(id, "pause"));
+    // Written before it is done: a frozen process cannot be killed, so removal must know.
+    record.frozen = true;
+    Status frozen = directory.save(record);
+    if (frozen.ok()) {
+        frozen = manager->freeze(record.container_cgroup);
+    }
+    if (!frozen.ok()) {
+        (void)impl_->call(id, "resume");
+        return frozen.error().within(step);
+    }
     return {};
 }
 
 Status Runtime::resume(const std::string& id) {
-    TRY_STEP("resume " + id, impl_->call(id, "resume"));
+    const std::string step = "resume " + id;
+    const auto directory =
+        TRY_STEP(step, StateDirectory::open(impl_->options.state_root, id, LockMode::kExclusive));
+    Record record = TRY_STEP(step, directory.load());
+    const auto* manager = TRY_STEP(step, impl_->manager());
+    if (record.frozen) {
+        TRY_STEP(step, manager->thaw(record.container_cgroup));
+        record.frozen = false;
+        TRY_STEP(step, directory.save(record));
+    }
+    TRY_STEP(step, impl_->call(id, "resume"));
     return {};
 }
 

@@ -71,6 +71,7 @@ struct Create {
     SentryConfig sentry_config() const {
         SentryConfig sentry;
         sentry.plan.id = config.id;
+        sentry.plan.exit_with = config.id;
         sentry.plan.hostname = spec.hostname;
         sentry.plan.strace = launch.impl.options.strace;
         sentry.plan.log_level = launch.impl.options.log_level;

@@ -31,9 +31,13 @@ struct Runtime::Impl {
     Result<Record> load(const std::string& id);
     /// Containers (not the sandbox itself) that live in the sandbox.
     Result<std::vector<std::string>> members(const std::string& sandbox_id);
+    /// A `signal` request. ESRCH when it does not run.
+    Status signal(const std::string& id, control::Json fields);
     /// The container's state as the sentry tells it, or as the record must have it when there is
     /// none.
     Result<ContainerInfo> info(const StateDirectory& directory, const Record& record);
+    /// Lets a paused container's processes run again, so that they can be killed.
+    Status thaw(const StateDirectory& directory, Record& record);
     /// Undoes everything that the record says, in reverse order; what is gone already is success.
     /// The directory goes last, and only if everything else went.
     Status tear_down(const StateDirectory& directory, Record& record);
@@ -62,7 +66,8 @@ struct SentryConfig {
 };
 /// Makes the pod's cgroups and starts the sentry in `<pod>/sentry`; it does not wait for it.
 Status start_sentry(Launch& launch, const SentryConfig& config);
-/// The first request: done when the sentry is confined and ready.
+/// The first request: done when the sentry is confined and ready. With `plan.exit_with` it also gets
+/// the file that StateDirectory::recorded_exit() reads.
 Status boot_sentry(Launch& launch, const control::SandboxPlan& plan);
 /// Starts the container's gofer in `cgroup`; returns the sentry's end of its socket.
 Result<ScopedFd> start_gofer(Launch& launch, const gofer::GoferPlan& plan,

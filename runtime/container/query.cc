@@ -33,6 +33,12 @@ void remember(const std::string& state_root, const std::string& id, const ExitSt
     }
 }
 
+/// The exit that ended the sandbox, which its sentry wrote down before it exited likewise.
+std::optional<ExitStatus> last_word(const std::string& state_root, const Record& record) {
+    const auto directory = StateDirectory::open(state_root, record.sandbox_id, LockMode::kNone);
+    return directory.ok() ? directory->recorded_exit() : std::nullopt;
+}
+
 Result<ExitStatus> exit_of(const control::Json& answer) {
     const auto it = answer.find("exit");
     if (it == answer.end()) {
@@ -202,6 +208,9 @@ Result<ContainerInfo> Runtime::Impl::info(const StateDirectory& directory, const
     }
     // The sentry is dead, and everything that ran in it.
     info.state = ContainerState::kStopped;
+    if (!info.exit && record.has_sandbox) {
+        info.exit = directory.recorded_exit();
+    }
     if (!info.exit) {
         bool oom = false;
         if (const auto machine = manager(); machine.ok()) {
@@ -258,16 +267,33 @@ Result<ExitStatus> Runtime::wait(const std::string& id) {
     if (record.exit) {
         return *record.exit;
     }
-    const auto answer = TRY_STEP(step, impl_->call(id, "wait"));
-    const ExitStatus exit = TRY_STEP(step, exit_of(answer));
+    ExitStatus exit;
+    if (const auto answer = impl_->call(id, "wait"); answer.ok()) {
+        exit = TRY_STEP(step, exit_of(*answer));
+    } else {
+        const auto last = last_word(impl_->options.state_root, record);
+        if (answer.error().code() != ECONNRESET || !last) {
+            return answer.error().within(step);
+        }
+        exit = record.has_sandbox ? *last : killed_exit(false);
+    }
     remember(impl_->options.state_root, id, exit);
     return exit;
 }
 
 Result<ExitStatus> Runtime::wait_exec(const std::string& id, const std::string& exec_id) {
     const std::string step = "wait for " + exec_id + " in " + id;
-    const auto answer = TRY_STEP(step, impl_->call(id, "wait", {{"exec_id", exec_id}}));
-    return TRY_STEP(step, exit_of(answer));
+    const auto answer = impl_->call(id, "wait", {{"exec_id", exec_id}});
+    if (answer.ok()) {
+        return TRY_STEP(step, exit_of(*answer));
+    }
+    // The container's end is that of everything in its pid namespace.
+    const auto record = impl_->load(id);
+    if (answer.error().code() == ECONNRESET && record.ok() &&
+        last_word(impl_->options.state_root, *record)) {
+        return killed_exit(false);
+    }
+    return answer.error().within(step);
 }
 
 Result<std::vector<ProcessInfo>> Runtime::processes(const std::string& id) {

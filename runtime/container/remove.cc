@@ -17,7 +17,18 @@ bool is_gone(const Error& error) {
 
 }  // namespace
 
+Status Runtime::Impl::thaw(const StateDirectory& directory, Record& record) {
+    if (record.frozen) {
+        const auto* machine = TRY(manager());
+        TRY_STEP("thaw it", machine->thaw(record.container_cgroup));
+        record.frozen = false;
+        TRY(directory.save(record));
+    }
+    return {};
+}
+
 Status Runtime::Impl::tear_down(const StateDirectory& directory, Record& record) {
+    TRY(thaw(directory, record));
     // A container in somebody else's sentry is forgotten there first, so that no guest process is
     // left when its cgroup goes.
     if (record.has_container && !record.has_sandbox) {
@@ -77,9 +88,20 @@ Status Runtime::destroy_sandbox(const std::string& id) {
         TRY_STEP(step, directory->remove());
         return {};
     }
+    // What is frozen does not die with the sentry, and keeps it from dying.
+    const auto members = TRY_STEP(step, impl_->members(id));
+    TRY_STEP(step, impl_->thaw(*directory, *record));
+    for (const std::string& member : members) {
+        auto other = StateDirectory::open(impl_->options.state_root, member, LockMode::kExclusive);
+        if (other.ok()) {
+            if (auto its = other->load(); its.ok()) {
+                TRY_STEP(step + ": container " + member, impl_->thaw(*other, *its));
+            }
+        }
+    }
     // The sentry first: its containers then need no word with it.
     TRY_STEP(step, record->sentry.kill_and_wait());
-    for (const std::string& member : TRY_STEP(step, impl_->members(id))) {
+    for (const std::string& member : members) {
         auto other = StateDirectory::open(impl_->options.state_root, member, LockMode::kExclusive);
         if (!other.ok()) {
             continue;  // removed by somebody else in between

@@ -60,6 +60,7 @@ std::string Record::to_json() const {
                  {"has_sandbox", has_sandbox},
                  {"has_container", has_container},
                  {"complete", complete},
+                 {"frozen", frozen},
                  {"bundle", bundle},
                  {"rootfs", rootfs},
                  {"created_at_ns", created_at_ns},
@@ -93,6 +94,7 @@ Result<Record> Record::from_json(const std::string& text, const std::string& fil
     TRY(top.read("has_sandbox", r.has_sandbox));
     TRY(top.read("has_container", r.has_container));
     TRY(top.read("complete", r.complete));
+    TRY(top.read("frozen", r.frozen));
     TRY(top.read("bundle", r.bundle));
     TRY(top.read("rootfs", r.rootfs));
     TRY(top.read("created_at_ns", r.created_at_ns));
@@ -250,6 +252,21 @@ std::string StateDirectory::log_tail(const std::string& name) const {
         tail.pop_back();
     }
     return tail;
+}
+
+std::optional<control::ExitStatus> StateDirectory::recorded_exit() const {
+    const ScopedFd file(::openat(fd(), kExitStatusFile, O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    char text[1024];  // the sentry may have written anything
+    const ssize_t n = file ? ::pread(file.get(), text, sizeof text, 0) : -1;
+    if (n <= 0) {
+        return std::nullopt;
+    }
+    const auto json = parse_json(std::string(text, n), kExitStatusFile);
+    if (!json.ok()) {
+        return std::nullopt;
+    }
+    const auto status = control::exit_status_from_json(*json);
+    return status.ok() ? std::optional(*status) : std::nullopt;
 }
 
 Status StateDirectory::remove() const { return remove_tree(path_); }

@@ -3,7 +3,11 @@
 // State directories: `state_root/<id>/` holds
 //   state.json    what was made, written before and after it is made
 //   lock          flock: exclusive while the container changes; shared, on a sandbox, while others
-//   join control.sock  of a sandbox: its sentry listens there sentry.log, gofer.log
+//                 join
+//   control.sock  of a sandbox: its sentry listens there
+//   exit.json     of a container that started a sandbox: its exit status, written by the sentry,
+//                 which exits then
+//   sentry.log, gofer.log
 
 #include <cstdint>
 #include <map>
@@ -19,6 +23,8 @@
 
 namespace moat::runtime {
 
+inline constexpr const char* kExitStatusFile = "exit.json";
+
 /// What state.json says. Everything that must be undone stands here before it is done.
 struct Record {
     std::string id;
@@ -26,6 +32,7 @@ struct Record {
     bool has_sandbox = false;    ///< a sentry belongs to it
     bool has_container = false;  ///< a container belongs to it (moatd's bare sandboxes have none)
     bool complete = false;       ///< creation went through; otherwise it may only be removed
+    bool frozen = false;         ///< its cgroup is frozen, or is about to be
     std::string bundle;
     std::string rootfs;
     int64_t created_at_ns = 0;
@@ -62,6 +69,8 @@ class StateDirectory {
     Result<ScopedFd> open_log(const std::string& name) const;
     /// The end of a log, for an error message; empty if there is nothing.
     std::string log_tail(const std::string& name) const;
+    /// What the sentry wrote before it exited with its container; nothing if it did not.
+    std::optional<control::ExitStatus> recorded_exit() const;
     /// Removes the directory itself; the lock ends with the object.
     Status remove() const;
 

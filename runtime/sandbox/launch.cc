@@ -87,8 +87,15 @@ Status start_sentry(Launch& launch, const SentryConfig& config) {
 
 Status boot_sentry(Launch& launch, const control::SandboxPlan& plan) {
     auto client = TRY(ControlClient::connect(launch.directory.fd()));
+    ScopedFd exit_status;
+    std::vector<NamedFd> fds;
+    if (!plan.exit_with.empty()) {
+        exit_status = TRY(launch.directory.open_log(kExitStatusFile));
+        fds.push_back({"exit_status", exit_status.get()});
+    }
     // The listening socket dies with the sentry, so its death ends the call at once.
-    const auto answer = client.call("boot", {{"plan", control::to_json(plan)}}, {}, kBootTimeoutMs);
+    const auto answer =
+        client.call("boot", {{"plan", control::to_json(plan)}}, fds, kBootTimeoutMs);
     if (!answer.ok()) {
         const std::string tail = launch.directory.log_tail("sentry.log");
         return Error(answer.error().code(),
