@@ -101,6 +101,10 @@ Status check_pod_config(const api::PodSandboxConfig& pod) {
     if (pod.hostname().size() > 64) {
         return invalid_argument("config.hostname: longer than 64 bytes");
     }
+    if (!pod.log_directory().empty() && pod.log_directory().front() != '/') {
+        return invalid_argument("config.log_directory: not an absolute path: \"" +
+                                pod.log_directory() + "\"");
+    }
     const auto& security = pod.linux().security_context();
     TRY(check_namespaces(security.namespace_options(), "linux.security_context.namespace_options"));
     TRY(check_profile(security.seccomp(), "linux.security_context.seccomp"));

@@ -10,6 +10,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -27,6 +28,8 @@ constexpr std::string_view kWhiteout = ".wh.";
 constexpr std::string_view kOpaque = ".wh..wh..opq";
 /// Deeper trees are no images; walks of ours hold a descriptor or two per level.
 constexpr size_t kMaxDepth = 200;
+/// As the kernel (path_resolution(7)).
+constexpr int kMaxLinks = 40;
 
 /// Member names are UTF-8 in a tar; libarchive converts by the thread's locale, and in "C" it would
 /// lose them.
@@ -55,6 +58,28 @@ std::pair<std::string, std::string> split(const std::string& path) {
                                       : std::pair{path.substr(0, slash), path.substr(slash + 1)};
 }
 
+/// A link's target as a path from the root, "." and ".." taken out; ".." ends at the root.
+std::string in_root(const std::string& path) {
+    std::vector<std::string> parts;
+    for (size_t at = 0; at < path.size();) {
+        const size_t end = std::min(path.find('/', at), path.size());
+        const std::string part = path.substr(at, end - at);
+        at = end + 1;
+        if (part == "..") {
+            if (!parts.empty()) {
+                parts.pop_back();
+            }
+        } else if (!part.empty() && part != ".") {
+            parts.push_back(part);
+        }
+    }
+    std::string joined;
+    for (const std::string& part : parts) {
+        joined += joined.empty() ? part : "/" + part;
+    }
+    return joined;
+}
+
 class Unpacker {
   public:
     Unpacker(BlobReader& reader, ScopedFd root) : reader_(reader), root_(std::move(root)) {}
@@ -69,6 +94,8 @@ class Unpacker {
     Status hard_link(archive_entry* entry, int parent, const std::string& name,
                      const std::string& path);
     Result<int> parent_of(const std::string& path);
+    Result<ScopedFd> directory_at(const std::string& path, int links_left);
+    Result<std::string> path_of(int fd, const std::string& name) const;
     Status attributes(archive_entry* entry, int fd);
     Status make_room(int parent, const std::string& name);
 
@@ -147,23 +174,60 @@ Result<UnpackedLayer> Unpacker::run() {
 /// The directory that holds `path`, made if need be; borrowed until the next call.
 Result<int> Unpacker::parent_of(const std::string& path) {
     const std::string parent = split(path).first;
-    if (cached_parent_ && cached_path_ == parent) {
-        return cached_parent_.get();
+    if (!cached_parent_ || cached_path_ != parent) {
+        cached_parent_ = TRY(directory_at(parent, kMaxLinks));
+        cached_path_ = parent;
     }
-    auto fd = open_in_root(root_.get(), parent, O_RDONLY | O_DIRECTORY);
-    if (!fd.ok() && fd.error().code() == ENOENT) {
-        const int above = TRY(parent_of(parent));
-        const std::string name = split(parent).second;
-        if (mkdirat(above, name.c_str(), 0755) != 0) {
-            // A link to nowhere on the way: tar would make a file behind it, we do not guess.
-            return Error::from_errno(errno, "make its directory " + parent);
-        }
-        implied_.insert(parent);
-        fd = open_in_root(root_.get(), parent, O_RDONLY | O_DIRECTORY);
-    }
-    cached_parent_ = TRY(std::move(fd));
-    cached_path_ = parent;
     return cached_parent_.get();
+}
+
+/// The directory `path`, links on the way followed inside the layer's root. What is not there is made,
+/// behind a link to nowhere as well: the layer below may have it, under the same name.
+Result<ScopedFd> Unpacker::directory_at(const std::string& path, int links_left) {
+    auto fd = open_in_root(root_.get(), path, O_RDONLY | O_DIRECTORY);
+    if (fd.ok() || fd.error().code() != ENOENT) {
+        return fd;
+    }
+    const auto [parent, name] = split(path);
+    const ScopedFd above = TRY(directory_at(parent, links_left));
+    if (mkdirat(above.get(), name.c_str(), 0755) == 0) {
+        implied_.insert(TRY(path_of(above.get(), name)));
+        return open_in_root(above.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    }
+    if (errno != EEXIST) {
+        return Error::from_errno(errno, "make its directory " + path);
+    }
+    char target[PATH_MAX];
+    const ssize_t size = readlinkat(above.get(), name.c_str(), target, sizeof(target));
+    if (size <= 0 || size == sizeof(target) || links_left == 0) {
+        return Error(EINVAL, "its directory " + path + " leads nowhere");
+    }
+    const std::string link(target, static_cast<size_t>(size));
+    const std::string base = link.front() == '/' ? "" : TRY(path_of(above.get(), ""));
+    return directory_at(TRY(clean_member_name(in_root(base + link))), links_left - 1);
+}
+
+/// `name` in the open directory `fd` as a path from the layer's root without links. EINVAL: too deep.
+Result<std::string> Unpacker::path_of(int fd, const std::string& name) const {
+    const auto whole = [](int of) {
+        char path[PATH_MAX];
+        const std::string link = "/proc/self/fd/" + std::to_string(of);
+        const ssize_t n = readlink(link.c_str(), path, sizeof(path));
+        return std::string(path, n > 0 ? static_cast<size_t>(n) : 0);
+    };
+    const std::string root = whole(root_.get());
+    const std::string directory = whole(fd);
+    if (root.empty() || directory.size() < root.size()) {
+        return Error(EINVAL, "the place of " + name + " cannot be told");
+    }
+    if (directory.size() == root.size()) {
+        return name;
+    }
+    const std::string path = directory.substr(root.size() + 1) + "/" + name;
+    if (std::count(path.begin(), path.end(), '/') >= static_cast<ptrdiff_t>(kMaxDepth)) {
+        return Error(EINVAL, "the name is too deep behind its links");
+    }
+    return path;
 }
 
 /// A later member of the same name wins.
@@ -275,10 +339,11 @@ Status Unpacker::member(archive_entry* entry) {
 
 Status Unpacker::directory(archive_entry* entry, const std::string& path) {
     ScopedFd fd;
+    int parent = -1;
     if (path.empty()) {
         fd = TRY(open_in_root(root_.get(), "", O_RDONLY | O_DIRECTORY));
     } else {
-        const int parent = TRY(parent_of(path));
+        parent = TRY(parent_of(path));
         const std::string name = split(path).second;
         struct stat st {};
         if (fstatat(parent, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode)) {
@@ -293,8 +358,9 @@ Status Unpacker::directory(archive_entry* entry, const std::string& path) {
         }
     }
     TRY(attributes(entry, fd.get()));
-    implied_.erase(path);
-    directory_times_[path] = mtime_of(entry);
+    const std::string real = path.empty() ? path : TRY(path_of(parent, split(path).second));
+    implied_.erase(real);
+    directory_times_[real] = mtime_of(entry);
     return {};
 }
 

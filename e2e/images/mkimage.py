@@ -172,6 +172,14 @@ def whiteouts():
     ], {"Cmd": ["sh"]})
 
 
+def merged_usr():
+    """Good: the lower layer has lib as a link to usr/lib, the upper one writes below lib, as Debian's images do."""
+    return Image([
+        busybox_entries() + [directory("usr/lib", mode=0o750), file("usr/lib/old", "old\n"), symlink("lib", "usr/lib")],
+        [file("lib/new", "new\n"), file("lib/sub/leaf", "leaf\n")],
+    ], {"Cmd": ["sh"]}, parents=False)
+
+
 def hard_links():
     """Good: links within a layer, to a file of a lower layer, with modes and owners that stay."""
     owned = {"mode": 0o640, "uid": 33, "gid": 33}
@@ -209,6 +217,7 @@ IMAGES = {
     "pause": pause,
     "plain-layers": plain_layers,
     "whiteouts": whiteouts,
+    "merged-usr": merged_usr,
     "hard-links": hard_links,
     "special-files": special_files,
     "user": user_www,

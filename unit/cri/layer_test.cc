@@ -148,13 +148,58 @@ TEST_CASE("layer: absolute names and links lead inside") {
     CHECK(access((place.dir / "escaped").c_str(), F_OK) != 0);
 }
 
-TEST_CASE("layer: a file through a link to a place outside is refused and lands nowhere") {
+TEST_CASE("layer: a file through a link to a place outside lands at that place inside") {
     Place place;
-    const auto layer = place.unpack(
-        TarBuilder().symlink("away", place.dir.path()).file("away/outside", "evil").finish());
-    CHECK_FALSE(layer.ok());
-    CHECK(contains(message_of(layer), "away/outside"));
+    const auto layer = place.unpack(TarBuilder()
+                                        .symlink("away", place.dir.path())
+                                        .file("away/outside", "evil")
+                                        .symlink("up", "../../../../up-there")
+                                        .file("up/file", "evil")
+                                        .finish());
+    REQUIRE_MESSAGE(layer.ok(), message_of(layer));
     CHECK(read_file(place.outside, 100).value_or("") == "untouched");
+    CHECK(place.text(place.dir.path() + "/outside") == "evil");
+    CHECK(place.text("up-there/file") == "evil");
+}
+
+TEST_CASE("layer: links that lead to one another, or to a file, hold no member") {
+    Place round;
+    const auto loop = round.unpack(
+        TarBuilder().symlink("a", "b").symlink("b", "a").file("a/x", "evil").finish());
+    CHECK_FALSE(loop.ok());
+    Place place;
+    const auto file = place.unpack(TarBuilder().file("a", "file").file("a/x", "evil").finish());
+    CHECK_FALSE(file.ok());
+    CHECK(contains(message_of(file), "a/x"));
+}
+
+TEST_CASE("stack: a file through a link of a lower layer goes where that leads") {
+    Place lower;
+    Place upper;
+    Place merged;
+    const auto below = lower.unpack(
+        TarBuilder().directory("usr/lib", 0750).file("usr/lib/old", "old").symlink("lib", "usr/lib").finish());
+    REQUIRE_MESSAGE(below.ok(), message_of(below));
+    // The upper layer has its own link in one place, none in the other.
+    const auto above = upper.unpack(TarBuilder()
+                                        .file("lib/new", "new")
+                                        .file("lib/sub/leaf", "leaf")
+                                        .symlink("also", "usr/lib")
+                                        .file("also/more", "more")
+                                        .finish());
+    REQUIRE_MESSAGE(above.ok(), message_of(above));
+    const auto usage =
+        stack_layers({{lower.root, below->changes}, {upper.root, above->changes}}, merged.root);
+    REQUIRE_MESSAGE(usage.ok(), message_of(usage));
+    CHECK(merged.text("usr/lib/old") == "old");
+    CHECK(merged.text("usr/lib/new") == "new");
+    CHECK(merged.text("usr/lib/sub/leaf") == "leaf");
+    CHECK(merged.text("usr/lib/more") == "more");
+    struct stat st {};
+    REQUIRE(lstat((merged.root + "/lib").c_str(), &st) == 0);
+    CHECK(S_ISLNK(st.st_mode));
+    REQUIRE(stat((merged.root + "/usr/lib").c_str(), &st) == 0);
+    CHECK((st.st_mode & 07777) == 0750);
 }
 
 TEST_CASE("layer: a file over a link replaces the link and not its target") {
