@@ -76,7 +76,7 @@ std::vector<sock_filter> build_guest_filter() {
     p.jump_equal(low(after(MOAT_STUB_BATCH_INSTRUCTION)), 0, 1);
     p.ret(SECCOMP_RET_USER_NOTIF);
     // The way out of the stub. A forged frame changes only the guest's own registers and its host
-    // signal mask; a thread that blocks the kick that way is found and killed (kick.cc).
+    // signal mask; a thread that blocks the kick that way is found and killed (kick_watch.h).
     p.jump_equal(low(after(MOAT_STUB_SIGRETURN_INSTRUCTION)), 0, 3);
     p.load(kNr);
     only_if(SYS_rt_sigreturn);

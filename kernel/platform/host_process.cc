@@ -17,6 +17,7 @@
 #include "kernel/base/cleanup.h"
 #include "kernel/base/log.h"
 #include "kernel/platform/area.h"
+#include "kernel/platform/kick_watch.h"
 #include "kernel/platform/pool.h"
 #include "stub_symbols.h"
 
@@ -81,7 +82,18 @@ void HostThread::load(const arch::Registers& registers, uint64_t fpstate) {
     s.fpstate = fpstate;
 }
 
-void HostThread::kick() { ::syscall(SYS_tgkill, process_->pid(), tid_, MOAT_KICK); }
+bool HostThread::copy_and_resume(uint64_t to, uint64_t from, uint64_t size) {
+    const Order copy{MOAT_COPY, {to, from, size}};
+    memcpy(const_cast<Order*>(&slot().orders[0]), &copy, sizeof copy);
+    return listener_->reply(event_id, MOAT_COPY_AND_RESUME);
+}
+
+void HostThread::kick() {
+    ::syscall(SYS_tgkill, process_->pid(), tid_, MOAT_KICK);
+    if (!kick_unanswered_.exchange(true)) {
+        watch_kick(RefPtr<HostThread>(this));
+    }
+}
 
 Result<int64_t> HostThread::run_orders(std::span<const Order> orders) {
     assert_no_locks_held("injecting a call");

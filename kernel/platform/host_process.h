@@ -46,8 +46,13 @@ class HostThread final : public RefCounted {
     void load(const arch::Registers& registers, uint64_t fpstate);
     /// Leaves the stub for guest code. The thread must be in an EVENT.
     bool resume() { return listener_->reply(event_id, 0); }
+    /// As resume(), after the stub has copied `size` bytes within the process.
+    bool copy_and_resume(uint64_t to, uint64_t from, uint64_t size);
     /// Makes the thread enter the stub (EVENT with MOAT_KICK) as soon as it can.
     void kick();
+    /// A kick has been sent and no EVENT has been seen since; kick_watch.h.
+    bool kick_unanswered() const { return kick_unanswered_.load(std::memory_order_relaxed); }
+    void kick_answered() { kick_unanswered_.store(false, std::memory_order_relaxed); }
     /// Has the stub make `orders`, in order, stopping at the first that fails, and checks each by
     /// value before it runs. Returns the last one's result (a negative errno is one). The thread must
     /// be in an EVENT, and the caller be the receiver of its listener. ESRCH: the process is gone, or
@@ -60,6 +65,7 @@ class HostThread final : public RefCounted {
     const int slot_;
     const pid_t tid_;
     const RefPtr<Listener> listener_;
+    std::atomic<bool> kick_unanswered_{false};
     mutable Mutex<LockRank::kPlatform> mu_;
     RefPtr<RefCounted> owner_ GUARDED_BY(mu_);
 };

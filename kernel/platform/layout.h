@@ -38,8 +38,9 @@
 #define MOAT_EV_CHILD 1002 /* a cloned thread or process, still on its parent's slot */
 /* The sentry's answer: 0 loads the slot's registers and goes to the guest; 1..32 runs that many of the
    slot's orders; 64+n runs n of the slot's child orders; 4096+slot moves to another slot, then runs one
-   of its orders. */
+   of its orders; 2048 copies as its first order says and then goes to the guest. */
 #define MOAT_RUN_CHILD_ORDERS 64
+#define MOAT_COPY_AND_RESUME 2048
 #define MOAT_MOVE 4096
 
 /* Header: offsets */

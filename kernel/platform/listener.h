@@ -57,9 +57,14 @@ class Listener final : public RefCounted {
     size_t thread_count() const;
     int fd() const { return fd_.get(); }
 
+    /// True for the first who asks: he gives it a receiver. Again after give_up_receiver().
+    bool claim_receiver() { return !has_receiver_.exchange(true); }
+    void give_up_receiver() { has_receiver_.store(false); }
+
   private:
     const ScopedFd fd_;
     std::deque<Notification> aside_;  // the receiver's
+    std::atomic<bool> has_receiver_{false};
     mutable Mutex<LockRank::kListener> mu_;
     std::vector<HostThread*> threads_ GUARDED_BY(mu_);
 };

@@ -105,12 +105,11 @@ spawner_loop:
         mov     $__NR_close, %eax
         syscall
         mov     $-1, %r13
-2:      test    %r14d, %r14d
         mov     %ebx, %r14d
-        jnz     3f
         cmpl    $MOAT_KIND_ZYGOTE, MOAT_H_KIND(%r15)
-        je      zygote_loop
-3:      mov     MOAT_H_SLOT(%r15), %ebp
+        je      zygote_loop                     // never later: a guest writes to the header, too
+2:      mov     %ebx, %r14d
+        mov     MOAT_H_SLOT(%r15), %ebp
         and     $(MOAT_MAX_THREADS - 1), %ebp
         mov     $0x50f00, %edi                  // VM|FS|FILES|SIGHAND|THREAD|SYSVSEM
         xor     %esi, %esi
@@ -213,6 +212,8 @@ obey:   test    %rax, %rax
         jz      resume
         cmp     $MOAT_MOVE, %rax
         jae     move
+        cmp     $MOAT_COPY_AND_RESUME, %rax
+        je      copy_and_resume
         lea     MOAT_S_ORDERS(%rbx), %r14
         cmp     $MOAT_RUN_CHILD_ORDERS, %rax
         jb      1f
@@ -267,7 +268,13 @@ move:   sub     $MOAT_MOVE, %rax
         mov     $1, %eax
         jmp     obey
 
-// Loads the slot's registers into the frame at r12 and returns through it.
+copy_and_resume:
+        mov     MOAT_S_ORDERS+8(%rbx), %rdi
+        mov     MOAT_S_ORDERS+16(%rbx), %rsi
+        mov     MOAT_S_ORDERS+24(%rbx), %rcx
+        cld
+        rep movsb
+        // Loads the slot's registers into the frame at r12 and returns through it.
 resume: movq    $6, 0(%r12)                     // uc_flags: UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
         movq    $0, 8(%r12)
         mov     MOAT_S_STACK(%rbx), %rax        // uc_stack: sigreturn sets the signal stack from it

@@ -120,7 +120,9 @@ Result<int64_t> futex_wait(Task& task, GuestAddr address, uint32_t expected, uin
         }
         bucket.waiters.push_back(waiter);
     }
-    const Deadline deadline = has_deadline ? Deadline::at(deadline_ns) : Deadline::never();
+    const Deadline deadline = !has_deadline
+                                  ? Deadline::never()
+                                  : task.resumed_deadline().value_or(Deadline::at(deadline_ns));
     return block(task, {}, deadline, [waiter, has_deadline](Task&, Wake wake) -> Result<int64_t> {
         if (wake == Wake::kReady) {
             MutexLock lock(bucket_of(waiter->key).mu);
@@ -135,8 +137,8 @@ Result<int64_t> futex_wait(Task& task, GuestAddr address, uint32_t expected, uin
         if (wake == Wake::kTimeout) {
             return Errno(ETIMEDOUT);
         }
-        // Linux restarts with the time that is left; with an absolute deadline that is the same call.
-        return has_deadline ? Errno(EINTR) : kRestartSys;
+        // Linux: ERESTART_RESTARTBLOCK
+        return has_deadline ? kRestartNoHand : kRestartSys;
     });
 }
 

@@ -60,10 +60,13 @@ struct SignalAction {
     uint64_t mask = 0;
 };
 
+/// SS_AUTODISARM: no alternate stack while a handler runs on it.
+inline constexpr uint32_t kAutoDisarm = 1u << 31;
+
 /// sigaltstack(2).
 struct AlternateStack {
     uint64_t base = 0;
-    uint32_t flags = SS_DISABLE;
+    uint32_t flags = SS_DISABLE;  ///< SS_DISABLE, kAutoDisarm
     uint64_t size = 0;
 };
 

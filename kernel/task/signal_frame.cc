@@ -57,12 +57,19 @@ std::vector<char> read_fpu_state(Task& task, uint64_t fpstate, int slot) {
 Status push_signal_frame(Task& task, const SignalInfo& info, const SignalAction& action,
                          uint64_t mask_to_restore) {
     arch::Registers& r = task.registers_;
-    const AlternateStack& alternate = task.alternate_stack_;
+    const AlternateStack alternate = task.alternate_stack_;
     const bool usable = (alternate.flags & SS_DISABLE) == 0 && alternate.size != 0;
-    const bool on_it = usable && r.rsp > alternate.base && r.rsp - alternate.base <= alternate.size;
+    // One that disarms itself can be reused at once: nobody is "on" it (Linux: on_sig_stack()).
+    const bool on_it = usable && (alternate.flags & kAutoDisarm) == 0 &&
+                       r.rsp > alternate.base && r.rsp - alternate.base <= alternate.size;
     uint64_t sp = r.rsp - kRedZone;
     if ((action.flags & kSaOnStack) != 0 && usable && !on_it) {
         sp = alternate.base + alternate.size;
+    }
+    if (task.fpu_copy_.size != 0) {
+        // A new thread's very first frame, before it ran: what it would inherit is not copied yet.
+        task.fpu_copy_ = {};
+        task.fpstate_ = 0;
     }
     const std::vector<char> fpu =
         read_fpu_state(task, task.fpstate_, task.thread_->slot_index());
@@ -74,7 +81,8 @@ Status push_signal_frame(Task& task, const SignalInfo& info, const SignalAction&
     frame.return_address = action.restorer;
     frame.context.flags = fpu.empty() ? 6 : 7;
     frame.context.stack_base = alternate.base;
-    frame.context.stack_flags = !usable ? SS_DISABLE : on_it ? SS_ONSTACK : 0;
+    frame.context.stack_flags = static_cast<int32_t>(
+        (!usable ? SS_DISABLE : on_it ? SS_ONSTACK : 0) | (alternate.flags & kAutoDisarm));
     frame.context.stack_size = alternate.size;
     memcpy(frame.context.registers, &r, sizeof frame.context.registers);
     frame.context.fpstate = fpu.empty() ? 0 : fpu_at;
@@ -83,6 +91,9 @@ Status push_signal_frame(Task& task, const SignalInfo& info, const SignalAction&
     memcpy(image.data(), &frame, sizeof frame);
     memcpy(image.data() + (fpu_at - frame_at), fpu.data(), fpu.size());
     TRY(task.copy_out_bytes(GuestAddr{frame_at}, image.data(), image.size()));
+    if (usable && (alternate.flags & kAutoDisarm) != 0) {
+        task.alternate_stack_ = AlternateStack();
+    }
 
     r.rip = action.handler;
     r.rsp = frame_at;
@@ -128,7 +139,7 @@ Status pop_signal_frame(Task& task) {
     AlternateStack stack = task.alternate_stack_;
     stack.base = context.stack_base;
     stack.size = context.stack_size;
-    stack.flags = static_cast<uint32_t>(context.stack_flags) & SS_DISABLE;
+    stack.flags = static_cast<uint32_t>(context.stack_flags) & (SS_DISABLE | kAutoDisarm);
     task.alternate_stack_ = stack;
     task.change_signal_mask(context.mask & ~kUnblockable);
     return {};

@@ -103,6 +103,10 @@ class Task final : public Waiter {
     friend Status push_signal_frame(Task&, const SignalInfo&, const SignalAction&, uint64_t);
     friend Status pop_signal_frame(Task&);
 
+    /// When the call being served is one that only a stop interrupted: the deadline it had. For calls
+    /// with relative times, which would else wait the whole time again.
+    std::optional<Deadline> resumed_deadline() const;
+
     // The call being served (task-private)
     const SyscallArguments& arguments() const { return arguments_; }
     /// True when registers() holds the caller's full state and injected calls are possible; a handler
@@ -200,6 +204,9 @@ class Task final : public Waiter {
     SyscallArguments arguments_;
     arch::Registers registers_{};
     uint64_t fpstate_ = 0;            // of the host frame; 0: the FPU starts clean
+    struct FpuCopy {
+        uint64_t to = 0, from = 0, size = 0;
+    } fpu_copy_;                      // a new thread's inheritance, made as it enters the guest
     bool in_stub_ = false;
     uint64_t notification_ = 0;       // id of the unanswered notification
     RefPtr<platform::HostThread> thread_;  // as fds_
@@ -209,6 +216,7 @@ class Task final : public Waiter {
         Errno code{EINTR};
         uint64_t number = 0;
         uint64_t ip = 0;
+        bool resumes = false;         // made again without a handler: deadline_ holds on
     } restart_;
     std::atomic<bool> stopped_{false};  // held in the stub until SIGCONT or SIGKILL
 

@@ -2,6 +2,8 @@
 
 #include <linux/sched.h>
 
+#include <array>
+
 #include "kernel/base/cleanup.h"
 #include "kernel/mm/address_space.h"
 #include "kernel/syscalls/syscall.h"
@@ -17,19 +19,16 @@ namespace {
 constexpr uint64_t kNamespaceFlags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |
                                      CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP;
 
-/// Has the new thread's stub copy the caller's FPU state to its own signal stack; both lie in one
-/// address space. Returns where it is then; 0: the thread starts with a clean FPU.
-Result<uint64_t> inherit_fpu(platform::HostThread& from, platform::HostThread& to,
-                             uint64_t fpstate) {
+/// The caller's FPU state, copied to the new thread's signal stack by its own stub as it enters the
+/// guest; both lie in one address space. Nothing: the thread starts with a clean FPU.
+std::array<uint64_t, 3> inherited_fpu(platform::HostThread& from, platform::HostThread& to,
+                                      uint64_t fpstate) {
     const uint64_t top = platform::signal_stack_top(from.slot_index());
     if (fpstate < top - MOAT_FIRST_FRAME + 0x1000 || fpstate >= top) {
-        return 0;
+        return {};
     }
     const uint64_t size = top - fpstate;
-    const uint64_t target = platform::signal_stack_top(to.slot_index()) - size;
-    const platform::Order copy{MOAT_COPY, {target, fpstate, size}};
-    TRY(to.run_orders(std::span(&copy, 1)));
-    return target;
+    return {platform::signal_stack_top(to.slot_index()) - size, fpstate, size};
 }
 
 }  // namespace
@@ -41,6 +40,7 @@ RefPtr<Task> TaskLife::make_task(RefPtr<ThreadGroup> group, Task& parent, int32_
     task->signal_mask_.store(parent.signal_mask());
     task->personality_.store(parent.personality());
     task->dumpable_.store(parent.dumpable_.load());
+    task->scheduling.copy_from(parent.scheduling);
     return task;
 }
 
@@ -97,7 +97,9 @@ Result<int64_t> TaskLife::clone_thread(Task& task, const CloneArguments& argumen
     uncharge.release();
     give_back.release();
     const int32_t tid = child->tid();
-    child->fpstate_ = inherit_fpu(*task.thread_, *thread, task.fpstate_).value_or(0);
+    const auto [to, from, size] = inherited_fpu(*task.thread_, *thread, task.fpstate_);
+    child->fpu_copy_ = {to, from, size};
+    child->fpstate_ = to;
     child->registers_ = task.registers_;
     child->registers_.rax = 0;
     if (arguments.stack != 0) {
@@ -116,11 +118,8 @@ Result<int64_t> TaskLife::clone_thread(Task& task, const CloneArguments& argumen
         (void)task.copy_out(arguments.child_tid, tid);
     }
     child->set_thread(thread);
-    const bool own_listener = &thread->listener() != &task.thread_->listener();
     TaskRunner::start(*child);
-    if (own_listener) {
-        attach_worker(thread->listener_ref(), LeavingOwn::kNo);
-    }
+    attach_worker(thread->listener_ref(), LeavingOwn::kNo);
     return tid;
 }
 
@@ -166,7 +165,9 @@ Result<int64_t> TaskLife::clone_process(Task& task, const CloneArguments& argume
     if ((flags & CLONE_VM) != 0) {
         // vfork and posix_spawn: a guest process in the same host process, until it execs.
         thread = TRY(task.mm().process().acquire_thread(*task.thread_));
-        child->fpstate_ = inherit_fpu(*task.thread_, *thread, task.fpstate_).value_or(0);
+        const auto [to, from, size] = inherited_fpu(*task.thread_, *thread, task.fpstate_);
+    child->fpu_copy_ = {to, from, size};
+    child->fpstate_ = to;
         child->set_mm(task.mm_ref());
     } else {
         const auto process = TRY(platform::HostProcess::fork(*task.thread_));
@@ -192,6 +193,7 @@ Result<int64_t> TaskLife::clone_process(Task& task, const CloneArguments& argume
         ThreadGroup* real_parent =
             (flags & CLONE_PARENT) != 0 && parent.parent_ != nullptr ? parent.parent_ : &parent;
         group->parent_ = real_parent;
+        group->parent_tid_ = real_parent == &parent ? task.tid() : parent.parent_tid_;
         real_parent->children_.push_back(group);
         TaskTable::join_process_group_locked(*group, parent.process_group_);
         pids.tasks_[pid] = child.get();
@@ -206,11 +208,8 @@ Result<int64_t> TaskLife::clone_process(Task& task, const CloneArguments& argume
     if ((flags & CLONE_CHILD_SETTID) != 0) {
         (void)child->copy_out(arguments.child_tid, pid);
     }
-    const bool own_listener = &thread->listener() != &task.thread_->listener();
     TaskRunner::start(*child);
-    if (own_listener) {
-        attach_worker(thread->listener_ref(), LeavingOwn::kNo);
-    }
+    attach_worker(thread->listener_ref(), LeavingOwn::kNo);
     if ((flags & CLONE_VFORK) == 0) {
         return pid;
     }

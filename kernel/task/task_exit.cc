@@ -29,14 +29,25 @@ uint64_t process_cpu_ns(pid_t pid) {
     return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
 }
 
-/// Closes a descriptor table with its last user: POSIX locks go by flush().
+/// Closes a descriptor table with its last user: POSIX locks go by flush(), which asks whose table it is.
 void close_files(Task& task) {
-    const RefPtr<FdTable> fds = task.fds_ref();
-    task.set_fds(nullptr);
-    if (fds && fds->ref_count() == 1) {
+    RefPtr<FdTable> fds = task.fds_ref();
+    if (fds && fds->ref_count() <= 2) {  // the task's and ours
         for (const auto& file : fds->take_all()) {
             file->flush(task);
         }
+    }
+    task.set_fds(nullptr);
+}
+
+/// Linux: mm_release(). What others may wait for in memory that outlives the task: robust locks lie in
+/// shared mappings, too.
+void release_words(Task& task, bool memory_lives) {
+    exit_robust_list(task);
+    if (memory_lives && task.clear_child_tid() != 0) {
+        const UserPtr<int32_t> word(task.clear_child_tid());
+        (void)task.copy_out(word, 0);
+        futex_wake_one(task, word.address());
     }
 }
 
@@ -67,13 +78,8 @@ void TaskLife::exit_task(Task& task, int status) {
         MutexLock lock(task_table_mutex());
         others = group->tasks_.size() > 1;
     }
-    if (mm && (others || mm->users() > 1)) {
-        exit_robust_list(task);
-        if (task.clear_child_tid_ != 0) {
-            const UserPtr<int32_t> word(task.clear_child_tid_);
-            (void)task.copy_out(word, 0);
-            futex_wake_one(task, word.address());
-        }
+    if (mm) {
+        release_words(task, others || mm->users() > 1);
     }
     // Files close before anybody hears of the end, as on Linux.
     close_files(task);
@@ -90,6 +96,14 @@ void TaskLife::exit_task(Task& task, int status) {
         MutexLock lock(task_table_mutex());
         std::erase(group->tasks_, self);
         last = group->tasks_.empty();
+        if (!last) {
+            // __WNOTHREAD: another thread is the parent of its children now.
+            for (const auto& child : group->children_) {
+                if (child->parent_tid_ == task.tid()) {
+                    child->parent_tid_ = group->tasks_.front()->tid();
+                }
+            }
+        }
         PidNamespace& pids = group->pid_namespace();
         const auto it = pids.tasks_.find(task.tid());
         if (it != pids.tasks_.end() && it->second == &task) {
@@ -178,6 +192,7 @@ void TaskLife::finish_group(RefPtr<ThreadGroup> group) {
 
     std::vector<RefPtr<ProcessGroup>> newly_orphaned;
     std::vector<RefPtr<ThreadGroup>> adopted_zombies;
+    std::vector<std::pair<RefPtr<ThreadGroup>, int32_t>> death_signals;
     RefPtr<ThreadGroup> reaper = container.init();
     RefPtr<ThreadGroup> parent;
     std::function<void(int)> on_exit;
@@ -196,11 +211,18 @@ void TaskLife::finish_group(RefPtr<ThreadGroup> group) {
         }
         for (auto& child : group->children_) {
             const RefPtr<ProcessGroup> pg = child->process_group_;
-            if (pg && pg != group->process_group_ &&
+            if (pg && pg != group->process_group_ && group->process_group_ &&
+                &pg->session() == &group->process_group_->session() &&
                 TaskTable::is_orphaned_locked(*pg, group.get())) {
                 newly_orphaned.push_back(pg);
             }
             child->parent_ = reaper.get();
+            child->parent_tid_ = reaper ? reaper->pid() : 0;
+            for (const RefPtr<Task>& thread : child->tasks_) {
+                if (const int32_t signal = thread->parent_death_signal(); signal != 0) {
+                    death_signals.emplace_back(child, signal);
+                }
+            }
             if (reaper) {
                 reaper->children_.push_back(child);
             }
@@ -209,7 +231,12 @@ void TaskLife::finish_group(RefPtr<ThreadGroup> group) {
             }
         }
         group->children_.clear();
-        if (group->process_group_ &&
+        // Linux: kill_orphaned_pgrp(): only if it was this process whose parent kept the group.
+        const ProcessGroup* parents_group =
+            group->parent_ != nullptr ? group->parent_->process_group_.get() : nullptr;
+        if (group->process_group_ && parents_group != nullptr &&
+            parents_group != group->process_group_.get() &&
+            &parents_group->session() == &group->process_group_->session() &&
             TaskTable::is_orphaned_locked(*group->process_group_, group.get())) {
             newly_orphaned.push_back(group->process_group_);
         }
@@ -226,6 +253,9 @@ void TaskLife::finish_group(RefPtr<ThreadGroup> group) {
             (void)send_signal(*pg, SignalInfo::from_kernel(SIGHUP));
             (void)send_signal(*pg, SignalInfo::from_kernel(SIGCONT));
         }
+    }
+    for (const auto& [child, signal] : death_signals) {
+        (void)send_signal(*child, SignalInfo::from_process(signal, SI_USER, group->pid(), 0));
     }
     for (const auto& zombie : adopted_zombies) {
         if (reaper) {

@@ -80,7 +80,7 @@ class TaskLife {
     static void finish_group(RefPtr<ThreadGroup> group);
     static void notify_parent(ThreadGroup& group);
     static void reap(ThreadGroup& group);
-    static Result<WaitResult> look_for_child(ThreadGroup& group, int idtype, int32_t id, int options);
+    static Result<WaitResult> look_for_child(Task& task, int idtype, int32_t id, int options);
     static Result<int64_t> clone_thread(Task& task, const CloneArguments& arguments);
     static Result<int64_t> clone_process(Task& task, const CloneArguments& arguments);
     static RefPtr<Task> make_task(RefPtr<ThreadGroup> group, Task& parent, int32_t tid);

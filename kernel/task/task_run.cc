@@ -21,6 +21,9 @@ namespace {
 /// si_code of a SIGSYS raised by the seccomp filter's TRAP.
 constexpr int kSysSeccomp = 1;
 
+/// The task whose handler or continuation the calling thread runs.
+thread_local const Task* handling = nullptr;
+
 }  // namespace
 
 // ---------------------------------------------------------------- taking a call
@@ -94,12 +97,17 @@ void TaskRunner::dispatch(Task& task) {
         strace_enter(task, entry);
     }
     Result<int64_t> result = Errno(ENOSYS);
+    handling = &task;
     if (entry != nullptr && entry->handler != nullptr) [[likely]] {
         result = entry->handler(task);
     } else if (entry != nullptr && entry->support == Support::kRefused) {
         result = Errno(entry->refusal);
     } else {
         result = unsupported(entry != nullptr ? entry->name : "unknown call", ENOSYS);
+    }
+    handling = nullptr;
+    if (result.ok() || !(result.error() == kNeedStub)) {
+        task.restart_.resumes = false;
     }
     finish(task, std::move(result));
 }
@@ -209,6 +217,11 @@ void TaskRunner::enter_guest(Task& task) {
     if (task.interrupt_.load()) {
         thread->kick();
     }
+    if (task.fpu_copy_.size != 0) [[unlikely]] {
+        const auto copy = std::exchange(task.fpu_copy_, {});
+        thread->copy_and_resume(copy.to, copy.from, copy.size);
+        return;
+    }
     thread->resume();
 }
 
@@ -253,6 +266,13 @@ Result<int64_t> block(Task& task, std::vector<WaitSource> sources, Deadline dead
     return kBlocked;
 }
 
+std::optional<Deadline> Task::resumed_deadline() const {
+    if (!restart_.resumes || restart_.number != arguments_.number || restart_.ip != arguments_.ip) {
+        return std::nullopt;
+    }
+    return deadline_;
+}
+
 void TaskRunner::begin_wait(Task& task) {
     if (!task.deadline_.is_never()) {
         RefPtr<Task> ref(&task);
@@ -292,11 +312,17 @@ void TaskRunner::resume_wait(Task& task, uint32_t flags) {
         } else if ((flags & Task::kFlagTimeout) != 0 && monotonic_ns() >= task.deadline_.ns) {
             wake = Wake::kTimeout;  // else a timer of an earlier wait came late
         }
+        handling = &task;
         Result<int64_t> result = task.continuation_(task, wake);
+        handling = nullptr;
         if (result.ok() || !(result.error() == kBlocked)) {
             end_wait(task);
             finish(task, std::move(result));
             return;
+        }
+        if (wake != Wake::kInterrupted && task.has_interrupt()) {
+            flags = Task::kFlagInterrupt;  // perhaps a signal that the continuation itself has sent
+            continue;
         }
         // Still not. Flags that came meanwhile make us look again.
         uint32_t state = task.wait_state_.load();
@@ -328,7 +354,15 @@ void TaskRunner::end_wait(Task& task) {
     // `done` owns what the queues lived by; it goes last.
 }
 
-void TaskRunner::poke(Task& task) { WakeScope::post(RefPtr<Waiter>(&task), kPokeEvent); }
+void TaskRunner::poke(Task& task) {
+    if (&task == handling) {
+        // Its call under way looks at the flag before it returns or waits. A kick would come after the
+        // return, but a signal to oneself is there when kill(2) returns.
+        task.interrupt_.store(true);
+        return;
+    }
+    WakeScope::post(RefPtr<Waiter>(&task), kPokeEvent);
+}
 
 void TaskRunner::poke_now(Task& task) {
     task.interrupt_.store(true);

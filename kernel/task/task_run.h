@@ -45,7 +45,8 @@ class TaskRunner {
 inline constexpr PollMask kPokeEvent = 1u << 31;
 
 enum class LeavingOwn : bool { kNo, kYes };
-/// Gives `listener` a thread that receives from it and serves its tasks until none is left. With
+/// Gives `listener`, unless it has one, a thread that receives from it and serves its tasks until none
+/// is left. With
 /// kYes a calling worker whose own listener has no other thread than the one it is serving, which
 /// leaves it (execve), takes the new one over.
 void attach_worker(RefPtr<platform::Listener> listener, LeavingOwn leaving);

@@ -233,6 +233,7 @@ class SignalControl {
             }
             finish_restart(task, &action);
             process_timers_signal_taken(group, info);
+            task.restart_.resumes = false;  // the handler may make the same call
             const uint64_t old_mask = task.restore_mask_ ? task.saved_mask_ : task.signal_mask();
             if (!push_signal_frame(task, info, action, old_mask).ok()) {
                 TaskLife::exit_group(task, SIGSEGV);
@@ -278,6 +279,7 @@ class SignalControl {
         if (again) {
             r.rip -= 2;
             r.rax = task.restart_.number;
+            task.restart_.resumes = task.restart_.code == kRestartNoHand;
         }
     }
 };

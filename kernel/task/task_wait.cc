@@ -11,11 +11,13 @@ namespace {
 
 constexpr int kWaitClone = static_cast<int>(0x80000000);  // __WCLONE
 constexpr int kWaitAll = 0x40000000;                      // __WALL
+constexpr int kWaitNoThread = 0x20000000;                 // __WNOTHREAD
 
 }  // namespace
 
 // One look at the children. ECHILD: none that fits; EAGAIN: none of them has anything to report.
-Result<WaitResult> TaskLife::look_for_child(ThreadGroup& group, int idtype, int32_t id, int options) {
+Result<WaitResult> TaskLife::look_for_child(Task& task, int idtype, int32_t id, int options) {
+    ThreadGroup& group = task.group();
     RefPtr<ThreadGroup> to_reap;
     WaitResult result;
     {
@@ -24,6 +26,9 @@ Result<WaitResult> TaskLife::look_for_child(ThreadGroup& group, int idtype, int3
         for (const RefPtr<ThreadGroup>& child : group.children_) {
             const int32_t child_group = child->process_group_ ? child->process_group_->id() : 0;
             if ((idtype == P_PID && child->pid_ != id) || (idtype == P_PGID && child_group != id)) {
+                continue;
+            }
+            if ((options & kWaitNoThread) != 0 && child->parent_tid_ != task.tid()) {
                 continue;
             }
             const bool is_clone = child->exit_signal_ != SIGCHLD;
@@ -84,7 +89,7 @@ Result<int64_t> TaskLife::wait(Task& task, int idtype, int32_t id, int options,
     }
     RefPtr<ThreadGroup> group(&task.group());
     const auto attempt = [=](Task& t) -> Result<int64_t> {
-        return report(t, TRY(look_for_child(*group, idtype, id, options)));
+        return report(t, TRY(look_for_child(t, idtype, id, options)));
     };
     const Result<int64_t> first = attempt(task);
     if (first.ok() || !(first.error() == EAGAIN)) {

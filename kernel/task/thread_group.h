@@ -85,6 +85,7 @@ class ThreadGroup final : public RefCounted {
 
     // The task table's lock
     ThreadGroup* parent_ = nullptr;          // null: a container's init or an exec'ed process
+    int32_t parent_tid_ = 0;                 // the parent's thread that forked it (__WNOTHREAD)
     std::list<RefPtr<ThreadGroup>> children_;
     std::vector<RefPtr<Task>> tasks_;
     RefPtr<ProcessGroup> process_group_;

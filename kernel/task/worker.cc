@@ -37,6 +37,9 @@ void serve_one(platform::Listener& listener, const platform::Notification& notif
         ::kill(notification.tid, SIGKILL);
         return;
     }
+    if (platform::is_event(notification)) {
+        thread->kick_answered();
+    }
     const RefPtr<RefCounted> owner = thread->owner();
     if (!owner) {
         // Its task has ended: bring it into the stub, where it can be used again.
@@ -62,6 +65,7 @@ void serve_listener(RefPtr<platform::Listener> listener) {
         }
         serve_one(*listener, *notification);
         if (next) {
+            listener->give_up_receiver();
             listener = std::move(next);
         }
     }
@@ -91,6 +95,9 @@ void* worker_main(void*) {
 }  // namespace
 
 void attach_worker(RefPtr<platform::Listener> listener, LeavingOwn leaving) {
+    if (!listener->claim_receiver()) {
+        return;  // a thread used again: its worker is still there
+    }
     if (leaving == LeavingOwn::kYes && own != nullptr && own->thread_count() <= 1 && !next) {
         next = std::move(listener);
         return;
