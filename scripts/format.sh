@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# format.sh [--check] [FILE...]: clang-format over the tree's C and C++ files (or the files named).
-# --check changes nothing, lists the files that differ, and fails if there are any.
+# format.sh [--check|--report] [FILE...]: clang-format over the tree's C and C++ files (or the files named).
+# --check changes nothing, lists the files that differ, and fails if there are any; --report does not fail.
 # Version 14 only: other versions format the same source differently.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 mode=-i
-if [ "${1:-}" = --check ]; then
-    mode=--check
+if [ "${1:-}" = --check ] || [ "${1:-}" = --report ]; then
+    mode=$1
     shift
 fi
 clang_format=$(command -v clang-format-14) || {
@@ -37,4 +37,4 @@ for file in "${existing[@]}"; do
     fi
 done
 echo "${#existing[@]} files, $differing not formatted (make format)"
-[ "$differing" -eq 0 ]
+[ "$differing" -eq 0 ] || [ "$mode" = --report ]
