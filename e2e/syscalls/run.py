@@ -6,7 +6,8 @@
 
 Each binary runs in a fresh temporary directory. A case that hangs or kills its binary fails, and the
 binary is started again behind that case. With --via, failures listed in expectations.txt are
-expected; a listed case that passes, and a line that names no case, fail the run.
+expected; a listed case that passes, and a line that names no case, fail the run, unless its reason begins
+with "unsteady: ". A family with an unexpected failure runs a second time; what passes then is named.
 """
 
 import argparse
@@ -28,7 +29,8 @@ NOT_DOCTEST = ("hostile",)
 class Case:
     def __init__(self, name):
         self.name = name
-        self.verdict = None  # pass | fail | skip
+        self.verdict = None  # pass | fail | skip | known
+        self.unsteady = False
         self.details = []
 
 
@@ -156,6 +158,15 @@ def run_binary(path, prefix, options):
     return cases
 
 
+def look_again(cases, again):
+    """A case that fails and then passes is unsteady: it passes, and is named as such."""
+    second = {c.name: c.verdict for c in again}
+    for case in cases:
+        if case.verdict == "fail" and second.get(case.name) == "pass":
+            case.verdict = "pass"
+            case.unsteady = True
+
+
 def read_expectations(path, families):
     """{family: [line rest]} of the lines that concern the families that run."""
     wanted = {}
@@ -185,7 +196,8 @@ def apply_expectations(family, cases, lines):
         case = by_name[max(matching, key=len)]
         if case.verdict == "fail":
             case.verdict = "known"
-        elif case.verdict == "pass":
+        elif case.verdict == "pass" and not case.unsteady and not rest[len(case.name):].startswith(
+                ": unsteady: "):
             case.verdict = "fail"
             case.details.append("  passes although expectations.txt says that it fails: "
                                 "remove its line")
@@ -221,7 +233,11 @@ def main():
     for family in families:
         start = time.monotonic()
         cases = run_binary(os.path.join(bindir, family), prefix, options)
-        cases = apply_expectations(family, cases, expected.get(family, []))
+        listed = expected.get(family, [])
+        if any(c.verdict == "fail" and not any(r.startswith(c.name + ": ") for r in listed)
+               for c in cases):
+            look_again(cases, run_binary(os.path.join(bindir, family), prefix, options))
+        cases = apply_expectations(family, cases, listed)
         count = {v: sum(c.verdict == v for c in cases) for v in total}
         for verdict, n in count.items():
             total[verdict] += n
@@ -230,8 +246,9 @@ def main():
         for case in cases:
             if case.verdict == "fail":
                 to_list.append(f"{family}: {case.name}: ")
-            if case.verdict in ("fail", "skip") or options.verbose:
-                print(f"    {case.verdict:<5} {case.name}")
+            if case.verdict in ("fail", "skip") or case.unsteady or options.verbose:
+                print(f"    {case.verdict:<5} {case.name}"
+                      f"{' (only the second time)' if case.unsteady else ''}")
                 for line in case.details[:40]:
                     print(f"      {line}")
         sys.stdout.flush()
