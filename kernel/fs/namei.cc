@@ -75,7 +75,7 @@ Result<RefPtr<Dentry>> revalidate(Task& task, Dentry& directory, std::string_vie
             const auto old_attributes = known.attributes();
             const auto new_attributes = (*inode)->attributes();
             if (old_attributes.ok() && new_attributes.ok() &&
-                old_attributes->ino == new_attributes->ino) {
+                old_attributes->ino == new_attributes->ino && old_attributes->nlink > 0) {
                 return cached;
             }
         }

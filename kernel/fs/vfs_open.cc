@@ -25,6 +25,7 @@ constexpr uint32_t kKnownFlags =
     kTmpfileBit;
 constexpr uint32_t kPathFlags = O_DIRECTORY | O_NOFOLLOW | kPathOnly | O_CLOEXEC;
 /// What fcntl(F_GETFL) shows no more once the file is open.
+constexpr uint32_t kNoTerminal = O_NOCTTY;
 constexpr uint32_t kOpenOnly = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC;
 
 constexpr int kCreateTurns = 16;
@@ -78,7 +79,12 @@ Result<RefPtr<File>> open_checked(Task& task, const Path& path, uint32_t flags) 
     if ((flags & O_TRUNC) != 0 && inode->is_regular()) {
         TRY(truncate_for_open(task, path));
     }
-    RefPtr<File> file = TRY(inode->open(task, path, flags & ~kOpenOnly));
+    // Terminals still want to know; it ends here all the same.
+    const uint32_t shown = inode->type() == S_IFCHR ? kOpenOnly & ~kNoTerminal : kOpenOnly;
+    RefPtr<File> file = TRY(inode->open(task, path, flags & ~shown));
+    if ((file->flags() & kNoTerminal) != 0) {
+        file->set_flags(file->flags() & ~kNoTerminal);
+    }
     if (!file->path()) {
         file->set_path(path);
     }

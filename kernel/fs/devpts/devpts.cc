@@ -148,6 +148,7 @@ void DevptsFileSystem::release(uint32_t index) {
     const auto it = slaves_.find(index);
     if (it != slaves_.end()) {
         gone = std::move(it->second);
+        gone->unlink();
         slaves_.erase(it);
     }
     lock.unlock();

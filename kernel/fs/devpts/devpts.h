@@ -56,9 +56,15 @@ class PtySlaveInode final : public SyntheticInode {
     PtySlaveInode(DevptsFileSystem& fs, RefPtr<Tty> tty, uint32_t mode);
     Result<RefPtr<File>> open(Task& task, const Path& path, uint32_t flags) override;
     Tty& tty() const { return *tty_; }
+    /// The name has gone (Linux: fs/devpts/inode.c:devpts_pty_kill): its number may be given anew.
+    void unlink() { unlinked_.store(true, std::memory_order_relaxed); }
+
+  protected:
+    uint32_t link_count() override { return unlinked_.load(std::memory_order_relaxed) ? 0 : 1; }
 
   private:
     const RefPtr<Tty> tty_;
+    std::atomic<bool> unlinked_{false};  // relaxed: no other data depends on it
 };
 
 /// The devpts that was mounted last in a container, for terminals that the control server makes (their
