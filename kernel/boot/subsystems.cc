@@ -1,7 +1,7 @@
 #include "kernel/boot/subsystems.h"
 
+#include "kernel/boot/network_view.h"
 #include "kernel/fs/pipe/pipe.h"
-#include "kernel/fs/proc/machine.h"
 #include "kernel/fs/proc/machine.h"
 #include "kernel/fs/synthetic/register.h"
 #include "kernel/fs/tmpfs/tmpfs.h"
@@ -17,6 +17,7 @@ Status start_subsystems(const control::SandboxPlan& plan) {
     register_tmpfs();
     register_synthetic_file_systems();
     register_fifos();
+    set_up_network_view();
     return {};
 }
 

@@ -39,6 +39,9 @@ Result<int64_t> sys_execveat(Task& task, DirFd dirfd, UserPtr<const char> path,
                              UserPtr<const UserPtr<const char>> environment, int flags);
 Result<int64_t> sys_exit(Task& task, int code);
 Result<int64_t> sys_exit_group(Task& task, int code);
+
+// sys_unshare.cc
+Status sys_unshare(Task& task, uint64_t flags);
 Result<int64_t> sys_wait4(Task& task, int32_t pid, UserPtr<int32_t> status, int options,
                           UserPtr<struct rusage> usage);
 Result<int64_t> sys_waitid(Task& task, int idtype, int32_t id, UserPtr<SignalInfo> info, int options,
@@ -74,7 +77,8 @@ Status sys_rt_tgsigqueueinfo(Task& task, int32_t pid, int32_t tid, int signal,
 Result<int64_t> sys_rt_sigsuspend(Task& task, UserPtr<const uint64_t> mask, size_t size);
 Result<int64_t> sys_pause(Task& task);
 Result<int64_t> sys_restart_syscall(Task& task);
-Status sys_sigaltstack(Task& task, UserPtr<const UserSignalStack> stack, UserPtr<UserSignalStack> old);
+Result<int64_t> sys_sigaltstack(Task& task, UserPtr<const UserSignalStack> stack,
+                                UserPtr<UserSignalStack> old);
 Status sys_kill(Task& task, int32_t pid, int signal);
 Status sys_tkill(Task& task, int32_t tid, int signal);
 Status sys_tgkill(Task& task, int32_t pid, int32_t tid, int signal);

@@ -109,6 +109,9 @@ Result<RefPtr<Task>> TaskName::find() const {
         task = task_of_process(*group);
     } else {
         task = pids->find_task(tid);
+        if (const auto dead = task ? nullptr : pids->find_group(tid)) {
+            task = dead->leader();  // a zombie still has its first thread to show
+        }
     }
     if (!task || task->start_time_ns() != start_ns) {
         return Errno(ESRCH);

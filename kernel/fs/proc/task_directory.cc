@@ -11,6 +11,7 @@
 #include "kernel/fs/proc/machine.h"
 #include "kernel/fs/proc/proc.h"
 #include "kernel/fs/vfs.h"
+#include "kernel/mm/address_space.h"
 #include "kernel/syscalls/syscall.h"
 #include "kernel/task/container.h"
 #include "kernel/task/fs_context.h"
@@ -239,6 +240,7 @@ constexpr Entry kEntries[] = {
     {"limits", 0444, proc_limits},
     {"loginuid", 0444, no_audit_text},
     {"maps", 0444, maps_text},
+    {"mem", 0600},
     {"mountinfo", 0444, mountinfo_text},
     {"mounts", 0444, mounts_text},
     {"mountstats", 0400, mountstats_text, nullptr, nullptr, true},
@@ -255,6 +257,101 @@ constexpr Entry kEntries[] = {
     {"status", 0444, proc_status},
     {"uid_map", 0444, id_map_text},
     {"wchan", 0444, wchan_text},
+};
+
+// ---------------------------------------------------------------- mem
+
+/// An open /proc/PID/mem: the address space that the process had then (Linux: fs/proc/base.c:mem_rw).
+/// Pages that the process itself may not read or write give EIO; Linux's FOLL_FORCE is for debuggers,
+/// which there are none of here.
+class MemoryFile final : public File {
+  public:
+    MemoryFile(uint32_t flags, RefPtr<AddressSpace> mm) : File(flags), mm_(std::move(mm)) {}
+
+    Result<size_t> read(Task& task, IoBuffer& destination) override {
+        const int64_t at = position_.load();
+        const size_t n = TRY(pread(task, destination, at));
+        position_.store(at + static_cast<int64_t>(n));
+        return n;
+    }
+    Result<size_t> write(Task& task, IoBuffer& source) override {
+        const int64_t at = position_.load();
+        const size_t n = TRY(pwrite(task, source, at));
+        position_.store(at + static_cast<int64_t>(n));
+        return n;
+    }
+    Result<size_t> pread(Task&, IoBuffer& destination, int64_t offset) override {
+        char data[kPageSize];
+        size_t total = 0;
+        while (destination.remaining() > 0) {
+            const size_t wanted = std::min(sizeof data, destination.remaining());
+            const size_t got = mm_->read(data, GuestAddr{static_cast<uint64_t>(offset) + total}, wanted);
+            const auto put = destination.put(data, got);
+            if (got == 0 || !put.ok()) {
+                return total > 0 ? Result<size_t>(total) : got == 0 ? Errno(EIO) : put;
+            }
+            total += *put;
+            if (*put < wanted) {
+                break;
+            }
+        }
+        return total;
+    }
+    Result<size_t> pwrite(Task&, IoBuffer& source, int64_t offset) override {
+        char data[kPageSize];
+        size_t total = 0;
+        while (source.remaining() > 0) {
+            const auto taken = source.take(data, std::min(sizeof data, source.remaining()));
+            if (!taken.ok()) {
+                return total > 0 ? Result<size_t>(total) : taken;
+            }
+            const size_t put =
+                mm_->write(GuestAddr{static_cast<uint64_t>(offset) + total}, data, *taken);
+            total += put;
+            if (put < *taken) {
+                return total > 0 ? Result<size_t>(total) : Errno(EIO);
+            }
+        }
+        return total;
+    }
+    /// Addresses are unsigned: no place is out of range (Linux: mem_lseek).
+    Result<int64_t> seek(Task&, int64_t offset, int whence) override {
+        if (whence != SEEK_SET && whence != SEEK_CUR) {
+            return Errno(EINVAL);
+        }
+        const int64_t base = whence == SEEK_CUR ? position_.load() : 0;
+        const int64_t at = static_cast<int64_t>(static_cast<uint64_t>(base) +
+                                                static_cast<uint64_t>(offset));
+        position_.store(at);
+        return at;
+    }
+
+  private:
+    const RefPtr<AddressSpace> mm_;
+    std::atomic<int64_t> position_{0};  // racing readers of one description may see one place twice
+};
+
+class MemoryInode final : public SyntheticInode {
+  public:
+    MemoryInode(ProcFileSystem& fs, TaskName name, uint32_t permissions, uint64_t ino)
+        : SyntheticInode(fs, S_IFREG | permissions, ino), name_(std::move(name)) {}
+    Result<InodeAttributes> attributes() override {
+        return owned_by(TRY(SyntheticInode::attributes()), name_);
+    }
+    Result<RefPtr<File>> open(Task& task, const Path& path, uint32_t flags) override {
+        const auto target = TRY(name_.find());
+        TRY(may_inspect(task, *target));
+        auto mm = target->mm_ref();
+        if (!mm) {
+            return Errno(EACCES);  // a zombie
+        }
+        RefPtr<File> file = make_ref<MemoryFile>(flags, std::move(mm));
+        file->set_path(path);
+        return file;
+    }
+
+  private:
+    const TaskName name_;
 };
 
 // ---------------------------------------------------------------- fd, fdinfo
@@ -442,9 +539,10 @@ RefPtr<Inode> make_thread_list(ProcFileSystem& fs, const TaskName& name, uint32_
     auto lookup = [name, raw = &fs](Task&, std::string_view text) -> Result<RefPtr<Inode>> {
         const auto number = parse_number(text);
         const auto leader = TRY(name.find());
-        const auto thread = number && *number > 0 && *number <= PidNamespace::kMaxPid
-                                ? name.pids->find_task(static_cast<int32_t>(*number))
-                                : nullptr;
+        const auto thread = !number || *number <= 0 || *number > PidNamespace::kMaxPid ? nullptr
+                            : *number == leader->tid()
+                                ? leader
+                                : name.pids->find_task(static_cast<int32_t>(*number));
         if (!thread || &thread->group() != &leader->group()) {
             return Errno(ENOENT);
         }
@@ -491,6 +589,9 @@ class TaskDirectory final : public SyntheticDirectory {
             }
             if (e.path != nullptr) {
                 return RefPtr<Inode>(make_ref<TaskLink>(fs, name_, e.path, ino));
+            }
+            if (name == "mem") {
+                return RefPtr<Inode>(make_ref<MemoryInode>(fs, name_, e.mode, ino));
             }
             if (name == "ns") {
                 return make_namespace_directory(fs, name_, e.mode & 0777, ino);
