@@ -57,6 +57,7 @@ Result<int64_t> sys_getpriority(Task& task, int32_t which, int32_t who);
 Status sys_setpriority(Task& task, int32_t which, int32_t who, int32_t nice);
 Result<int64_t> sys_ioprio_get(Task& task, int32_t which, int32_t who);
 Status sys_ioprio_set(Task& task, int32_t which, int32_t who, int32_t priority);
+Result<int64_t> sys_sched_yield(Task& task);
 Status sys_sched_setparam(Task& task, int32_t pid, UserPtr<const SchedParam> param);
 Status sys_sched_getparam(Task& task, int32_t pid, UserPtr<SchedParam> param);
 Status sys_sched_setscheduler(Task& task, int32_t pid, int32_t policy,

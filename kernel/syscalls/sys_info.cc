@@ -61,7 +61,7 @@ Status sys_setdomainname(Task& task, GuestAddr name, int32_t length) {
 Status sys_sysinfo(Task& task, UserPtr<struct sysinfo> info) {
     const MemoryView memory = memory_view(task.pid_namespace());
     struct sysinfo s {};
-    s.uptime = uptime_ns() / 1'000'000'000;
+    s.uptime = (uptime_ns() + 999'999'999) / 1'000'000'000;  // rounded up, as on Linux
     s.totalram = memory.total;
     s.freeram = memory.free;
     s.procs = static_cast<uint16_t>(std::min<size_t>(count_tasks(task.pid_namespace()), UINT16_MAX));

@@ -2,7 +2,10 @@
 // against the stub's area and then executed by the host kernel itself; those that name a file, and
 // growth of the heap, are made as orders.
 
+#include <errno.h>
+#include <fcntl.h>
 #include <linux/membarrier.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -30,6 +33,16 @@ int64_t run_one(Task& task, const platform::Order& order) {
     const auto result = task.thread().run_orders(std::span(&order, 1));
     task.moved_on();
     return result.ok() ? *result : -ESRCH;
+}
+
+Result<ScopedFd> reopen_read_only(int fd) {
+    char path[40];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    ScopedFd again(::open(path, O_RDONLY | O_CLOEXEC));
+    if (!again) {
+        return Errno(errno);
+    }
+    return again;
 }
 
 Result<int64_t> to_result(int64_t value) {
@@ -110,7 +123,15 @@ Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protec
         order.arguments[4] = ~uint64_t{0};
         order.arguments[5] = 0;
     } else {
-        TRY(task.thread().listener().lend(task.thread().event_id, source.host_fd, MOAT_LEND_FD));
+        ScopedFd read_only;
+        int lent = source.host_fd;
+        if (shared && !file->writable() && source.may_write_shared) {
+            // What lends its pages can be written, this description cannot: without the right in the
+            // host's descriptor no later mprotect() gets it back.
+            read_only = TRY(reopen_read_only(source.host_fd));
+            lent = read_only.get();
+        }
+        TRY(task.thread().listener().lend(task.thread().event_id, lent, MOAT_LEND_FD));
     }
     order.arguments[3] = static_cast<uint64_t>(host_flags);
     // The lent number is overwritten by the next mapping's, or closed by execve with the process.
@@ -188,8 +209,14 @@ Result<int64_t> sys_mincore(Task& task, uint64_t address, uint64_t size, UserPtr
 }
 
 // Guests' memory is not locked: the node's memory is the host's to manage.
-Status sys_mlock(Task&, uint64_t, uint64_t) { return {}; }
-Status sys_mlock2(Task&, uint64_t, uint64_t, uint32_t) { return {}; }
+Status sys_mlock(Task&, uint64_t address, uint64_t size) {
+    uint64_t end = 0;
+    return __builtin_add_overflow(address, size, &end) || end > kUserEnd ? Status(Errno(ENOMEM))
+                                                                         : Status();
+}
+Status sys_mlock2(Task& task, uint64_t address, uint64_t size, uint32_t flags) {
+    return (flags & ~1u) != 0 ? Status(Errno(EINVAL)) : sys_mlock(task, address, size);
+}
 Status sys_munlock(Task&, uint64_t, uint64_t) { return {}; }
 Status sys_mlockall(Task&, int) { return {}; }
 Status sys_munlockall(Task&) { return {}; }

@@ -244,7 +244,11 @@ Result<int64_t> do_select(Task& task, int count, UserPtr<uint64_t> read, UserPtr
 }  // namespace
 
 Result<int64_t> sys_poll(Task& task, UserPtr<pollfd> fds, uint32_t count, int timeout_ms) {
-    return do_poll(task, fds, count, Timeout::from_ms(timeout_ms),
+    Timeout limit = Timeout::from_ms(timeout_ms);
+    if (const auto resumed = task.resumed_deadline()) {
+        limit.deadline = *resumed;
+    }
+    return do_poll(task, fds, count, limit,
                    [](Task&, Result<int64_t> result) { return result; });
 }
 

@@ -17,6 +17,28 @@
 
 namespace moat::kernel {
 
+namespace {
+
+/// Linux: access_ok(): a range that leaves user space is refused before anything is moved.
+Status check_range(GuestAddr address, size_t count) {
+    constexpr uint64_t kUserEnd = 0x7ffffffff000;
+    const uint64_t start = to_integer(address);
+    return start > kUserEnd || count > kUserEnd - start ? Status(Errno(EFAULT)) : Status();
+}
+
+/// Linux: rw_verify_area(): a position that overflows.
+Status check_position(int64_t offset, size_t count) {
+    if (offset < 0) {
+        return Errno(EINVAL);
+    }
+    int64_t end = 0;
+    return __builtin_add_overflow(offset, static_cast<int64_t>(std::min(count, kMaxTransfer)), &end)
+               ? Status(Errno(EOVERFLOW))
+               : Status();
+}
+
+}  // namespace
+
 Result<RefPtr<File>> any_file(Task& task, Fd fd) {
     RefPtr<File> file = TRY(task.fds().get(fd));
     if (file->is_path_only()) {
@@ -154,25 +176,31 @@ Result<int64_t> write_file(Task& task, RefPtr<File> file, IoBuffer buffer, int64
 }
 
 Result<int64_t> sys_read(Task& task, Fd fd, GuestAddr buffer, size_t count) {
-    return read_file(task, TRY(readable_file(task, fd)), guest_buffer(task, buffer, count));
+    RefPtr<File> file = TRY(readable_file(task, fd));
+    TRY(check_range(buffer, count));
+    return read_file(task, std::move(file), guest_buffer(task, buffer, count));
 }
 
 Result<int64_t> sys_write(Task& task, Fd fd, GuestAddr buffer, size_t count) {
-    return write_file(task, TRY(writable_file(task, fd)), guest_buffer(task, buffer, count));
+    RefPtr<File> file = TRY(writable_file(task, fd));
+    TRY(check_range(buffer, count));
+    return write_file(task, std::move(file), guest_buffer(task, buffer, count));
 }
 
 Result<int64_t> sys_pread64(Task& task, Fd fd, GuestAddr buffer, size_t count, int64_t offset) {
-    if (offset < 0) {
-        return Errno(EINVAL);
-    }
-    return read_file(task, TRY(readable_file(task, fd)), guest_buffer(task, buffer, count), offset);
+    TRY(check_position(offset, 0));
+    RefPtr<File> file = TRY(readable_file(task, fd));
+    TRY(check_range(buffer, count));
+    TRY(check_position(offset, count));
+    return read_file(task, std::move(file), guest_buffer(task, buffer, count), offset);
 }
 
 Result<int64_t> sys_pwrite64(Task& task, Fd fd, GuestAddr buffer, size_t count, int64_t offset) {
-    if (offset < 0) {
-        return Errno(EINVAL);
-    }
-    return write_file(task, TRY(writable_file(task, fd)), guest_buffer(task, buffer, count), offset);
+    TRY(check_position(offset, 0));
+    RefPtr<File> file = TRY(writable_file(task, fd));
+    TRY(check_range(buffer, count));
+    TRY(check_position(offset, count));
+    return write_file(task, std::move(file), guest_buffer(task, buffer, count), offset);
 }
 
 Result<int64_t> sys_readv(Task& task, Fd fd, UserPtr<const iovec> pieces, uint64_t count) {

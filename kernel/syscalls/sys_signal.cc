@@ -156,34 +156,49 @@ Result<int64_t> sys_pause(Task& task) {
 // Our restarts run the call itself again; nothing leads here but a guest's own wish.
 Result<int64_t> sys_restart_syscall(Task&) { return Errno(EINTR); }
 
-Status sys_sigaltstack(Task& task, UserPtr<const UserSignalStack> stack,
-                       UserPtr<UserSignalStack> old) {
+Result<int64_t> sys_sigaltstack(Task& task, UserPtr<const UserSignalStack> stack,
+                                UserPtr<UserSignalStack> old) {
     const AlternateStack current = task.alternate_stack();
-    // Whether the caller runs on it cannot be seen without its registers; Linux tells SS_ONSTACK and
-    // refuses a change then (EPERM). Programs that ask do so from handlers, which know.
-    UserSignalStack report{current.base, static_cast<int32_t>(current.flags & SS_DISABLE), 0,
-                           current.size};
+    const bool armed = (current.flags & SS_DISABLE) == 0 && current.size != 0;
+    bool on_it = false;
+    if (armed && (current.flags & kAutoDisarm) == 0) {
+        // Whether the caller runs on it is seen from its registers only.
+        if (!task.in_stub()) {
+            return kNeedStub;
+        }
+        const uint64_t sp = task.registers().rsp;
+        on_it = sp > current.base && sp - current.base <= current.size;
+    }
+    const UserSignalStack report{
+        current.base,
+        static_cast<int32_t>((armed ? on_it ? SS_ONSTACK : 0 : SS_DISABLE) |
+                             (current.flags & kAutoDisarm)),
+        0, current.size};
     if (stack) {
         const auto given = TRY(task.copy_in(stack));
-        constexpr int kAutoDisarm = static_cast<int>(1u << 31);
-        if ((given.flags & ~(SS_DISABLE | SS_ONSTACK | kAutoDisarm)) != 0) {
+        if (on_it) {
+            return Errno(EPERM);
+        }
+        const uint32_t flags = static_cast<uint32_t>(given.flags);
+        const uint32_t mode = flags & ~kAutoDisarm;
+        if (mode != SS_DISABLE && mode != SS_ONSTACK && mode != 0) {
             return Errno(EINVAL);
         }
         AlternateStack next;
-        if ((given.flags & SS_DISABLE) != 0) {
-            next.flags = SS_DISABLE;
+        if (mode == SS_DISABLE) {
+            next.flags = flags;
         } else {
             if (given.size < kMinStackSize) {
                 return Errno(ENOMEM);
             }
-            next = {given.base, 0, given.size};
+            next = {given.base, flags & kAutoDisarm, given.size};
         }
         task.set_alternate_stack(next);
     }
     if (old) {
         TRY(task.copy_out(old, report));
     }
-    return {};
+    return 0;
 }
 
 // ---------------------------------------------------------------- sending
