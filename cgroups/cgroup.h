@@ -83,6 +83,8 @@ struct Mounts {
 Mounts parse_mountinfo(const std::string& text);
 
 /// The machine's cgroups. Stateless; safe to share between threads.
+inline constexpr int kFreezeWaitMs = 30;
+
 class Manager {
   public:
     virtual ~Manager() = default;
@@ -100,6 +102,9 @@ class Manager {
     virtual Result<std::vector<JoinFd>> open_join(const std::string& path) const = 0;
     /// Host pids of the processes in the cgroup itself and in those below it.
     virtual std::vector<pid_t> processes(const std::string& path) const = 0;
+    /// Stops everything in the cgroup and below. A process inside a system call that only death may
+    /// interrupt stops when the call returns, and is not waited for for longer than kFreezeWaitMs: so
+    /// do guests that wait for their sentry.
     virtual Status freeze(const std::string& path) const = 0;
     virtual Status thaw(const std::string& path) const = 0;
     /// SIGKILLs everything in the cgroup and below until it is empty. ETIMEDOUT if it does not die.

@@ -227,7 +227,8 @@ class V1 final : public Manager {
         }
         // v1 has no notification, and a freeze may hang half-way on a process that is just forking:
         // writing again makes the kernel try again.
-        Backoff backoff(5000);
+        const bool freezing = wanted == "FROZEN";
+        Backoff backoff(freezing ? kFreezeWaitMs : 5000);
         for (;;) {
             TRY(write_file(d + "/freezer.state", wanted));
             std::string state = TRY(read_file(d + "/freezer.state"));
@@ -235,8 +236,10 @@ class V1 final : public Manager {
                 return {};
             }
             if (!backoff.wait()) {
-                (void)write_file(d + "/freezer.state", "THAWED");
-                return Error(ETIMEDOUT, "freeze cgroup " + path + ": still " + state);
+                if (freezing && state == "FREEZING\n") {
+                    return {};  // whoever comes back to its program stops there
+                }
+                return Error(ETIMEDOUT, "freeze or thaw cgroup " + path + ": still " + state);
             }
         }
     }

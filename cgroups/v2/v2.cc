@@ -176,11 +176,11 @@ class V2 final : public Manager {
                 return {};
             }
             pollfd p{events.get(), POLLPRI, 0};
-            if (::poll(&p, 1, 5000) == 0) {
+            if (::poll(&p, 1, frozen ? kFreezeWaitMs : 5000) == 0) {
                 if (frozen) {
-                    (void)write_file(d + "/cgroup.freeze", "0");
+                    return {};  // whoever comes back to its program stops there
                 }
-                return Error(ETIMEDOUT, "freeze cgroup " + path + ": its processes do not stop");
+                return Error(ETIMEDOUT, "thaw cgroup " + path + ": its processes do not go on");
             }
         }
     }

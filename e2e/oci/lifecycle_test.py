@@ -329,8 +329,8 @@ class Exec(oci.OciCase):
         seen.say("tty; stty size >/dev/null && echo has-size\n")
         seen.expect("/dev/pts/")
         seen.expect("has-size")
-        seen.say("sleep 1000\n")
-        host.wait_for(lambda: "sleep 1000" in self.runtime.call("exec", self.container, "/bin/ps").stdout.replace("/bin/", ""),
+        seen.say("sleep 1003\n")  # not the container's own sleep
+        host.wait_for(lambda: "sleep 1003" in self.runtime.call("exec", self.container, "/bin/ps").stdout.replace("/bin/", ""),
                       20, "the sleep runs")
         seen.say("\x03")  # ^C ends the sleep, not the shell
         seen.say("echo still-$((40 + 2))\n")
