@@ -93,19 +93,19 @@ look ps
 look mount
 echo; echo '$ wget -q -O - http://127.0.0.1:8080/        (the other container)'
 until wget -q -O - http://127.0.0.1:8080/ 2>/dev/null; do usleep 20000; done
-echo; echo "-- e""nd --"
+echo; echo "-- end --"
 exec sleep 1000000
 EOF
 python3 - "$dir" "$image" <<'EOF'
 import json, sys
 directory, image = sys.argv[1:]
-def container(name, script):
-    config = {"metadata": {"name": name}, "image": {"image": image}, "command": ["/bin/sh", "-c", script],
-              "log_path": name + ".log", "linux": {}}
+def container(name, command, mounts=()):
+    config = {"metadata": {"name": name}, "image": {"image": image}, "command": ["/bin/sh", *command],
+              "mounts": list(mounts), "log_path": name + ".log", "linux": {}}
     with open(f"{directory}/{name}.json", "w") as out:
         json.dump(config, out)
-container("look", open(directory + "/look.sh").read())
-container("web", "mkdir /www && echo 'hello from the container next door' > /www/index.html && exec httpd -f -p 127.0.0.1:8080 -h /www")
+container("look", ["/look.sh"], [{"container_path": "/look.sh", "host_path": directory + "/look.sh", "readonly": True}])
+container("web", ["-c", "mkdir /www && echo 'hello from the container next door' > /www/index.html && exec httpd -f -p 127.0.0.1:8080 -h /www"])
 EOF
 
 say "a pod of two containers"

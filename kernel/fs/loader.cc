@@ -192,8 +192,8 @@ Result<RefPtr<MountNamespace>, Error> build_mounts(const control::ContainerPlan&
             return failed(what + ": its mount point", at.error());
         }
         // What the guest reads in /proc/mounts: where on the host its files are is none of its business.
-        const bool of_host = mount.type == "gofer" || mount.type == "shared";
         const std::string& named = mount.source.empty() ? mount.type : mount.source;
+        const bool of_host = mount.type == "gofer" || named.starts_with('/');
         const auto made = mounts->mount(*at, *fs, flags_of(mount), of_host ? "none" : named);
         if (!made.ok()) {
             return failed(what, made.error());
