@@ -408,6 +408,7 @@ Outcome<> Sandbox::signal(const std::string& id, const std::string& exec_id, int
     const WakeScope scope;
     RefPtr<Container> container;
     RefPtr<ThreadGroup> group;
+    bool never_started = false;
     {
         const std::lock_guard lock(mu_);
         Job* job = TRY(find_job_locked(id, exec_id));
@@ -419,12 +420,18 @@ Outcome<> Sandbox::signal(const std::string& id, const std::string& exec_id, int
         }
         if (entry->state == control::ContainerState::kCreated && exec_id.empty() &&
             signal == SIGKILL) {
-            entry->state = control::ContainerState::kRunning;  // it ends by the signal
+            entry->state = control::ContainerState::kRunning;
+            never_started = true;
         }
     }
     const bool certain = on_init == OnInit::kDefault || signal == SIGKILL || signal == SIGSTOP;
     const SignalInfo info = certain ? SignalInfo::from_kernel(signal)
                                     : SignalInfo::from_process(signal, SI_USER, 0, 0);
+    if (never_started) {
+        TRY_STEP("signal container " + id, send_signal(*group, info));
+        TaskLife::start(*group);  // and ends on its way into the guest
+        return {};
+    }
     if (!all) {
         TRY_STEP("signal container " + id, send_signal(*group, info));
         return {};
@@ -462,12 +469,15 @@ Outcome<control::ExitStatus> Sandbox::wait(const std::string& id, const std::str
 
 Outcome<> Sandbox::destroy(const std::string& id) {
     RefPtr<Container> container;
-    bool created = false;
+    RefPtr<ThreadGroup> never_started;
     {
         const std::lock_guard lock(mu_);
         Entry* entry = TRY(find_locked(id));
         container = entry->container;
-        created = entry->state == control::ContainerState::kCreated;
+        if (entry->state == control::ContainerState::kCreated) {
+            never_started = entry->init.group;
+            entry->state = control::ContainerState::kRunning;
+        }
     }
     {
         const WakeScope scope;
@@ -476,6 +486,9 @@ Outcome<> Sandbox::destroy(const std::string& id) {
                 TaskLife::kill_group(*group, SIGKILL);
             }
         }
+        if (never_started) {
+            TaskLife::start(*never_started);  // and ends on its way into the guest
+        }
     }
     std::unique_ptr<Entry> removed;
     {
@@ -483,7 +496,7 @@ Outcome<> Sandbox::destroy(const std::string& id) {
         const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
         const bool ended = changed_.wait_until(lock, deadline, [&] {
             const auto entry = find_locked(id);
-            return !entry.ok() || created || (*entry)->init.exit.has_value();
+            return !entry.ok() || (*entry)->init.exit.has_value();
         });
         if (!ended) {
             return failure(EBUSY, "container " + id + " does not end");
