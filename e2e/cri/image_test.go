@@ -109,8 +109,8 @@ func TestLayers(t *testing.T) {
 		return out
 	}
 	equal(t, look("whiteouts", "ls -d gone dir/* tree 2>/dev/null; cat back"), "dir/three\nnew\n", "whiteouts")
-	equal(t, look("hard-links", "cat one two sub/three four; stat -c '%a %u %h' two four; [ one -ef four ] && echo same"),
-		"same\nsame\nsame\nsame\n640 33 4\n640 33 4\nsame\n", "hard links")
+	equal(t, look("hard-links", "cat one two sub/three four; stat -c '%a %u' two four; [ one -ef four ] && echo same; [ $(stat -c %h one) -ge 4 ] && echo four"),
+		"same\nsame\nsame\nsame\n640 33\n640 33\nsame\nfour\n", "hard links; the count may have the image store's own names in it")
 	equal(t, look("merged-usr", "cat /usr/lib/old /usr/lib/new /lib/sub/leaf; readlink /lib; stat -c %a /usr/lib"),
 		"old\nnew\nleaf\nusr/lib\n750\n", "a layer that writes through a link of the one below")
 	equal(t, look("plain-layers", "echo runs"), "runs\n", "layers without compression")
