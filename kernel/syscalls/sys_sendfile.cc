@@ -187,7 +187,9 @@ Result<int64_t> sys_sendfile(Task& task, Fd out, Fd in, UserPtr<int64_t> offset,
         const auto position = copy.in.file->seek(task, 0, SEEK_CUR);
         if (position.ok()) {
             copy.in.offset = *position;
-        } else if (is_seekable_file(*copy.in.file) || copy.in.file->wait_queue() == nullptr) {
+        } else {
+            // Linux: fs/splice.c:splice_direct_to_actor: "we don't want to randomly drop data". What a
+            // stream gave and the other side did not take could not be put back.
             return Errno(EINVAL);
         }
     }

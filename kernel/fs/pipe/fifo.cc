@@ -75,7 +75,10 @@ Result<struct stat> PipeFile::stat(Task& task) {
 }
 
 Result<RefPtr<File>> PipeFile::reopen(Task&, uint32_t flags) {
-    return PipeFile::open(pipe_, Kind::kFifo, flags, uid_, gid_);
+    // Linux: fs/pipe.c:fifo_open waits for no partner when the pipe has no name: the one of
+    // `<(command)` may have written everything and gone.
+    const Kind kind = path().is_null() ? Kind::kPipe : Kind::kFifo;
+    return PipeFile::open(pipe_, kind, flags, uid_, gid_);
 }
 
 Result<size_t> PipeFile::peek(Task&, void* destination, size_t size, size_t skip) {
