@@ -100,6 +100,28 @@ class Kills(oci.OciCase):
         host.wait_for(lambda: not new_processes(self.old, "moat-sentry", "moat-gofer"), 10,
                       lambda: f"nothing is left of the killed runs: {new_processes(self.old, 'moat-sentry', 'moat-gofer')}")
 
+    def test_a_killed_foreground_takes_its_container_along(self):
+        for verb in ("run", "do"):
+            container = self.bundle(["/bin/sleep", "1000"])
+            arguments = ("--bundle", self.path_of(container), container) if verb == "run" else ("--", "/bin/sleep", "1000")
+            process = self.runtime.start(verb, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            host.wait_for(lambda: '"running"' in self.runtime.call("list", "--format", "json").stdout, 20, "it runs")
+            process.send_signal(signal.SIGKILL)
+            process.wait(10)
+            host.wait_for(lambda: self.runtime.call("list", "--quiet").stdout == "", 20,
+                          lambda: f"nothing is left of a killed {verb}: {self.runtime.call('list').stdout}")
+
+    def test_a_terminated_foreground_ends_its_container(self):
+        # No handler in the guest: an init would ignore the signal if another process had sent it.
+        for verb in ("run", "do"):
+            container = self.bundle(["/bin/sleep", "1000"])
+            arguments = ("--bundle", self.path_of(container), container) if verb == "run" else ("--", "/bin/sleep", "1000")
+            process = self.runtime.start(verb, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            host.wait_for(lambda: '"running"' in self.runtime.call("list", "--format", "json").stdout, 20, "it runs")
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.wait(20), 128 + signal.SIGTERM)
+            self.assertEqual(self.runtime.call("list", "--quiet").stdout, "")
+
     def test_a_sentry_killed_during_create_fails_create(self):
         seed = random.randrange(1 << 30)
         print(f"      seed {seed}")

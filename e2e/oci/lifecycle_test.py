@@ -7,6 +7,7 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import threading
 import unittest
 
@@ -252,6 +253,29 @@ class Lifecycle(oci.OciCase):
         out, err = waiting.communicate(timeout=30)
         self.assertIn("9", out, err)
         self.assertIn("9", self.runtime.call("wait", container).stdout)  # a second time, after the fact
+
+    @only_moat
+    def test_the_process_of_the_pid_file_ends_with_the_containers_code(self):
+        # What an engine waits for: it is a subreaper, so that the process becomes its child.
+        container = self.bundle(["/bin/sh", "-c", "exit 23"])
+        pid_file = os.path.join(self.directory, "pid")
+        reaper = ("import ctypes, os, subprocess, sys\n"
+                  "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER\n"
+                  "subprocess.run(sys.argv[2:], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)\n"
+                  "pid = int(open(sys.argv[1]).read())\n"
+                  "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)\n")
+        out = os.path.join(self.directory, "out")
+        with open(out, "wb") as log:
+            waiting = subprocess.Popen([sys.executable, "-c", reaper, pid_file,
+                                        *self.runtime.command("create", "--bundle", self.path_of(container), "--pid-file", pid_file, container)],
+                                       stdin=subprocess.DEVNULL, stdout=log)
+        self.wait_for_state(container, "created")
+        self.assert_clean(self.runtime.call("start", container))
+        self.assertEqual(waiting.wait(30), 0)
+        self.assertEqual(host.read(out), "23\n")
+        self.assertEqual(self.runtime.state_of(container)["status"], "stopped")
+        self.assertIn("23", self.runtime.call("wait", container).stdout)
+        self.assert_clean(self.runtime.call("delete", container))
 
     def test_ps_lists_the_guests_processes(self):
         container = self.bundle(["/bin/sh", "-c", "sleep 1001 & sleep 1002"])
