@@ -98,6 +98,18 @@ ScopedFd take_fd(NamedFds& fds, const std::string& name) {
     return fd;
 }
 
+constexpr const char* kCgroupPrefix = "cgroup:";
+
+Outcome<> join(const NamedFds& cgroups, pid_t pid) {
+    const std::string text = std::to_string(pid);
+    for (const auto& [name, fd] : cgroups) {
+        if (::write(fd.get(), text.data(), text.size()) < 0) {
+            return failure(Errno(errno), "join " + name);
+        }
+    }
+    return {};
+}
+
 bool peer_gone(int peer) {
     pollfd p{peer, POLLIN | POLLRDHUP, 0};
     return ::poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL)) != 0;
@@ -160,19 +172,15 @@ Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds) {
         plan.hostname = plan_.hostname;
     }
     auto zygote = TRY_STEP("start a zygote", platform::HostProcess::create_zygote());
-    // Into the container's cgroups before anything is forked from it: children are born there.
-    char pid_text[16];
-    const int pid_length = snprintf(pid_text, sizeof pid_text, "%d", zygote->pid());
-    for (auto it = fds.begin(); it != fds.end();) {
-        if (it->first.rfind("cgroup:", 0) == 0) {
-            if (::write(it->second.get(), pid_text, static_cast<size_t>(pid_length)) < 0) {
-                return failure(Errno(errno), "join " + it->first);
-            }
-            it = fds.erase(it);
-        } else {
-            ++it;
-        }
+    // Into the container's cgroups before anything is forked from it: children are born there. The
+    // host kernel waits for an RCU grace period meanwhile (v1: 10 ms and more), so beside the mounts.
+    NamedFds cgroups;
+    for (auto it = fds.lower_bound(kCgroupPrefix);
+         it != fds.end() && it->first.rfind(kCgroupPrefix, 0) == 0; it = fds.erase(it)) {
+        cgroups.insert(std::move(*it));
     }
+    Outcome<> joined;
+    std::jthread joining([&joined, &cgroups, pid = zygote->pid()] { joined = join(cgroups, pid); });
     RefPtr<PidNamespace> pids = plan.pid_namespace == control::PidNamespace::kPod
                                     ? pod_pids_
                                     : make_ref<PidNamespace>(1);
@@ -182,6 +190,8 @@ Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds) {
         return mounts.error();
     }
     container->set_mounts(std::move(mounts).value());
+    joining.join();
+    TRY(joined);
 
     auto entry = std::make_unique<Entry>();
     entry->container = container;
