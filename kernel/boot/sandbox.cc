@@ -232,8 +232,11 @@ Outcome<Job> Sandbox::make_job(const RefPtr<Container>& container,
     RefPtr<File> streams[3];
     if (process.terminal) {
         ScopedFd host = take_fd(fds, "console");
-        if (!host) {
-            return failure(EINVAL, "process.terminal without a console descriptor");
+        if (ScopedFd log = take_fd(fds, "log")) {
+            job.log = make_ref<CriLogSink>(std::move(log));
+        }
+        if (!host && !job.log) {
+            return failure(EINVAL, "process.terminal without a console or log descriptor");
         }
         auto terminal = allocate_terminal(*container, process.uid, process.gid);
         if (!terminal.ok()) {
@@ -246,7 +249,7 @@ Outcome<Job> Sandbox::make_job(const RefPtr<Container>& container,
         if (is_init) {
             set_console(*container, tty);
         }
-        job.console = TRY_STEP("attach the console", HostConsole::start(std::move(host), tty));
+        job.console = TRY_STEP("attach the console", HostConsole::start(std::move(host), tty, job.log));
         spawn.terminal = tty;
     } else {
         const control::StdioKind kinds[3] = {process.stdin_kind, process.stdout_kind,

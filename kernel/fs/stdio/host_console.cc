@@ -13,11 +13,18 @@ constexpr size_t kChunk = 4096;
 
 }  // namespace
 
-Result<RefPtr<HostConsole>> HostConsole::start(ScopedFd host, RefPtr<Tty> tty) {
+Result<RefPtr<HostConsole>> HostConsole::start(ScopedFd host, RefPtr<Tty> tty,
+                                               RefPtr<CriLogSink> log) {
+    if (!host) {
+        auto console = make_ref<HostConsole>(std::move(host), std::move(tty), std::move(log));
+        console->tty_->far_events().add(console.get(), EPOLLIN);
+        console->on_event(EPOLLIN);
+        return console;
+    }
     const int flags = TRY(host_result(fcntl(host.get(), F_GETFL)));
     TRY(host_result(fcntl(host.get(), F_SETFL, flags | O_NONBLOCK)));
     auto watch = TRY(HostWatch::start(host.get()));
-    auto console = make_ref<HostConsole>(std::move(host), std::move(tty));
+    auto console = make_ref<HostConsole>(std::move(host), std::move(tty), std::move(log));
     watch->queue().add(console.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP);
     console->tty_->far_events().add(console.get(), EPOLLIN | EPOLLOUT);
     {
@@ -38,7 +45,7 @@ void HostConsole::finish() {
 
 bool HostConsole::closed() {
     MutexLock lock(mu_);
-    return !host_.valid();
+    return closed_;
 }
 
 void HostConsole::on_event(PollMask) {
@@ -47,14 +54,15 @@ void HostConsole::on_event(PollMask) {
     ScopedFd host;
     {
         MutexLock lock(mu_);
-        if (!host_.valid()) {
+        if (closed_) {
             return;
         }
-        const Flow in = copy_in_locked();
+        const Flow in = host_ ? copy_in_locked() : Flow::kMore;
         const Flow out = copy_out_locked();
         if (in == Flow::kMore && out == Flow::kMore) {
             return;
         }
+        closed_ = true;
         watch = std::move(watch_);
         host = std::move(host_);
     }
@@ -63,6 +71,9 @@ void HostConsole::on_event(PollMask) {
         watch->queue().remove(this);
     }
     tty_->far_events().remove(this);
+    if (log_) {
+        log_->end(CriLogSink::Stream::kStdout);
+    }
     tty_->hang_up();
 }
 
@@ -93,6 +104,12 @@ HostConsole::Flow HostConsole::copy_out_locked() {
             const auto n = tty_->far_take(shown, sizeof shown);
             if (!n.ok() || *n == 0) {
                 return finishing_ ? Flow::kEnd : Flow::kMore;
+            }
+            if (log_) {
+                log_->write(CriLogSink::Stream::kStdout, {shown, *n});
+            }
+            if (!host_) {
+                continue;
             }
             unsent_.assign(shown, *n);
         }

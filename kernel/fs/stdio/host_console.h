@@ -4,6 +4,7 @@
 
 #include "kernel/base/mutex.h"
 #include "kernel/base/scoped_fd.h"
+#include "kernel/fs/stdio/cri_log.h"
 #include "kernel/fs/tty/tty.h"
 #include "kernel/net/host_poller.h"
 
@@ -12,21 +13,25 @@ namespace moat::kernel {
 /// The far side of a guest's terminal when a person of the host sits there (`moat run -t`, kubectl exec
 /// -it): copies between the Tty and a host descriptor, as a rule the slave of a host pty in raw mode.
 /// Runs on the threads that cause the events; keeps itself alive until finish() has written all, or the
-/// host has hung up.
+/// host has hung up. What is shown goes to a log too where there is one, or only there: then nobody
+/// types, and the terminal stays until finish().
 class HostConsole final : public Waiter {
   public:
-    /// Starts copying. `host` is made non-blocking. EPERM: cannot be polled.
-    static Result<RefPtr<HostConsole>> start(ScopedFd host, RefPtr<Tty> tty);
+    /// Starts copying. `host` is made non-blocking. EPERM: cannot be polled. One of `host` and `log` may
+    /// be missing.
+    static Result<RefPtr<HostConsole>> start(ScopedFd host, RefPtr<Tty> tty,
+                                             RefPtr<CriLogSink> log = nullptr);
 
     Tty& tty() const { return *tty_; }
     /// The process has ended: writes out what is left to show, then closes the host descriptor and
     /// hangs the terminal up.
     void finish();
-    /// The host descriptor has been closed, by finish() or since the host hung up.
+    /// All is over, by finish() or since the host hung up.
     bool closed();
 
     void on_event(PollMask mask) override;
-    HostConsole(ScopedFd host, RefPtr<Tty> tty) : tty_(std::move(tty)), host_(std::move(host)) {}
+    HostConsole(ScopedFd host, RefPtr<Tty> tty, RefPtr<CriLogSink> log)
+        : tty_(std::move(tty)), log_(std::move(log)), host_(std::move(host)) {}
 
   private:
     enum class Flow : bool { kMore, kEnd };
@@ -34,11 +39,13 @@ class HostConsole final : public Waiter {
     Flow copy_out_locked() REQUIRES(mu_);
 
     const RefPtr<Tty> tty_;
+    const RefPtr<CriLogSink> log_;
     Mutex<LockRank::kPipe> mu_;  // taken before the Tty's
     ScopedFd host_ GUARDED_BY(mu_);
     RefPtr<HostWatch> watch_ GUARDED_BY(mu_);
     std::string unsent_ GUARDED_BY(mu_);
     bool finishing_ GUARDED_BY(mu_) = false;
+    bool closed_ GUARDED_BY(mu_) = false;
 };
 
 }  // namespace moat::kernel
