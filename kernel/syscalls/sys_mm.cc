@@ -125,7 +125,7 @@ Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protec
     } else {
         ScopedFd read_only;
         int lent = source.host_fd;
-        if (shared && !file->writable() && source.may_write_shared) {
+        if (shared && !file->writable() && (::fcntl(lent, F_GETFL) & O_ACCMODE) != O_RDONLY) {
             // What lends its pages can be written, this description cannot: without the right in the
             // host's descriptor no later mprotect() gets it back.
             read_only = TRY(reopen_read_only(source.host_fd));
