@@ -301,12 +301,14 @@ class MemoryFile final : public File {
         char data[kPageSize];
         size_t total = 0;
         while (source.remaining() > 0) {
-            const auto taken = source.take(data, std::min(sizeof data, source.remaining()));
+            IoBuffer ahead = source;  // what cannot be put must not count as transferred
+            const auto taken = ahead.take(data, std::min(sizeof data, source.remaining()));
             if (!taken.ok()) {
                 return total > 0 ? Result<size_t>(total) : taken;
             }
             const size_t put =
                 mm_->write(GuestAddr{static_cast<uint64_t>(offset) + total}, data, *taken);
+            TRY(source.take(data, put));
             total += put;
             if (put < *taken) {
                 return total > 0 ? Result<size_t>(total) : Errno(EIO);
