@@ -23,7 +23,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD_ROOT = os.environ.get("MOAT_BUILD_ROOT", os.path.join(ROOT, "build"))
-BUILD = os.environ.get("MOAT_BUILD", os.path.join(BUILD_ROOT, "release"))
+BUILD = os.path.abspath(os.environ.get("MOAT_BUILD", os.path.join(BUILD_ROOT, "release")))
 GUEST_BIN = os.path.join(BUILD, "e2e", "syscalls", "bin")
 MOAT = os.path.join(BUILD, "moat")
 RESULT = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?")

@@ -179,7 +179,7 @@ func (d *Daemon) finish() {
 			}
 		}
 		d.stop()
-	} else {
+	} else if d.command.Process != nil {
 		d.command.Process.Kill()
 		d.command.Wait()
 	}

@@ -18,7 +18,7 @@ import host
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD_ROOT = os.environ.get("MOAT_BUILD_ROOT", os.path.join(ROOT, "build"))
-BUILD = os.environ.get("MOAT_BUILD", os.path.join(BUILD_ROOT, "release"))
+BUILD = os.path.abspath(os.environ.get("MOAT_BUILD", os.path.join(BUILD_ROOT, "release")))
 INSIDE = "MOAT_E2E_INSIDE"
 IMAGES = os.path.join(ROOT, "e2e", "images")
 NAMESPACES = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--propagation", "private"]
