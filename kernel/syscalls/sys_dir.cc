@@ -71,12 +71,19 @@ Result<int64_t> read_entries(Task& task, Fd fd, GuestAddr buffer, uint32_t size,
         file->path().dentry()->inode()->is_directory()) {
         return Errno(ENOENT);
     }
+    const auto position = file->seek(task, 0, SEEK_CUR);
     GuestEntries entries(std::min<size_t>(size, kMaxBatch), layout);
     TRY(file->read_directory(task, entries));
     if (entries.too_small()) {
         return Errno(EINVAL);
     }
-    TRY(task.copy_out_bytes(buffer, entries.bytes().data(), entries.bytes().size()));
+    const auto copied = task.copy_out_bytes(buffer, entries.bytes().data(), entries.bytes().size());
+    if (!copied.ok()) {
+        if (position.ok()) {
+            (void)file->seek(task, *position, SEEK_SET);  // what was not told is told again
+        }
+        return copied.error();
+    }
     return static_cast<int64_t>(entries.bytes().size());
 }
 

@@ -193,6 +193,10 @@ Result<int64_t> TaskLife::clone_process(Task& task, const CloneArguments& argume
         ThreadGroup* real_parent =
             (flags & CLONE_PARENT) != 0 && parent.parent_ != nullptr ? parent.parent_ : &parent;
         group->parent_ = real_parent;
+        if ((flags & CLONE_PARENT) != 0) {
+            // Not the caller's choice: it would be a signal to a process that it may not signal.
+            group->exit_signal_ = parent.exit_signal_;
+        }
         group->parent_tid_ = real_parent == &parent ? task.tid() : parent.parent_tid_;
         real_parent->children_.push_back(group);
         TaskTable::join_process_group_locked(*group, parent.process_group_);

@@ -201,6 +201,7 @@ Result<int64_t> TaskLife::exec(Task& task, DirFd dirfd, const std::string& path,
             pids.tasks_[group.pid_] = &task;
         }
         group.has_execed_ = true;
+        group.exit_signal_ = SIGCHLD;
     }
     prepared.image.mm->add_user(group);
     task.set_mm(prepared.image.mm);
