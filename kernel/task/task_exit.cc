@@ -218,6 +218,7 @@ void TaskLife::finish_group(RefPtr<ThreadGroup> group) {
             }
             child->parent_ = reaper.get();
             child->parent_tid_ = reaper ? reaper->pid() : 0;
+            child->exit_signal_ = SIGCHLD;  // a signal of the child's choice would end init
             for (const RefPtr<Task>& thread : child->tasks_) {
                 if (const int32_t signal = thread->parent_death_signal(); signal != 0) {
                     death_signals.emplace_back(child, signal);
