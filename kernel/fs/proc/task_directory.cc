@@ -50,6 +50,42 @@ struct Entry {
     bool process_only = false;
 };
 
+/// mounts and mountinfo: poll(2) gives EPOLLERR and EPOLLPRI once after each change of the tree (proc(5);
+/// Linux: fs/proc_namespace.c:mounts_poll).
+class MountsFile final : public File {
+  public:
+    MountsFile(uint32_t flags, RefPtr<File> text, const FsContext& fs)
+        : File(flags), text_(std::move(text)), mounts_(fs.mounts_ref()), root_(fs.root()) {
+        seen_ = fingerprint();
+    }
+    Result<size_t> read(Task& task, IoBuffer& destination) override {
+        return text_->read(task, destination);
+    }
+    Result<size_t> pread(Task& task, IoBuffer& destination, int64_t offset) override {
+        return text_->pread(task, destination, offset);
+    }
+    Result<int64_t> seek(Task& task, int64_t offset, int whence) override {
+        return text_->seek(task, offset, whence);
+    }
+    PollMask poll() override {
+        const size_t now = fingerprint();
+        const PollMask changed = seen_.exchange(now) != now ? EPOLLERR | EPOLLPRI : 0;
+        return EPOLLIN | EPOLLRDNORM | changed;
+    }
+    WaitQueue* wait_queue() override { return &mounts_->changed(); }
+
+  private:
+    /// Mounts' numbers are never used again, so that every change shows in the text.
+    size_t fingerprint() const {
+        return std::hash<std::string>()(mounts_->mountinfo_text(root_));
+    }
+
+    const RefPtr<File> text_;
+    const RefPtr<MountNamespace> mounts_;
+    const Path root_;
+    std::atomic<size_t> seen_{0};  // no other data depends on it
+};
+
 class TaskTextInode final : public TextInode {
   public:
     TaskTextInode(ProcFileSystem& fs, TaskName name, const Entry& entry, uint64_t ino)
@@ -64,13 +100,26 @@ class TaskTextInode final : public TextInode {
                         return write(writer, *TRY(name.find()), text);
                     },
               ino),
-          name_(std::move(name)) {}
+          name_(std::move(name)),
+          tells_of_mounts_(std::string_view(entry.name) == "mounts" ||
+                           std::string_view(entry.name) == "mountinfo") {}
     Result<InodeAttributes> attributes() override {
         return owned_by(TRY(TextInode::attributes()), name_);
+    }
+    Result<RefPtr<File>> open(Task& task, const Path& path, uint32_t flags) override {
+        auto text = TRY(TextInode::open(task, path, flags));
+        const auto fs = tells_of_mounts_ ? TRY(name_.find())->fs_ref() : nullptr;
+        if (!fs) {
+            return text;
+        }
+        RefPtr<File> file = make_ref<MountsFile>(flags, std::move(text), *fs);
+        file->set_path(path);
+        return file;
     }
 
   private:
     const TaskName name_;
+    const bool tells_of_mounts_;
 };
 
 /// cwd, root, exe.
