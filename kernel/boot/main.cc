@@ -14,6 +14,7 @@
 #include "kernel/boot/server.h"
 #include "kernel/boot/subsystems.h"
 #include "kernel/platform/host_process.h"
+#include "kernel/platform/root_zygote.h"
 #include "kernel/strace/strace.h"
 #include "kernel/task/task_life.h"
 
@@ -22,7 +23,7 @@ namespace {
 using namespace moat;
 
 int usage() {
-    fprintf(stderr, "usage: moat-sentry --control-fd N\n");
+    fprintf(stderr, "usage: moat-sentry --control-fd N [--cgroup-fd N]...\n");
     return 2;
 }
 
@@ -50,9 +51,12 @@ kernel::Outcome<> boot(const kernel::BootRequest& request) {
 
 int main(int argc, char** argv) {
     int control_fd = -1;
+    std::vector<ScopedFd> cgroups;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--control-fd") == 0 && i + 1 < argc) {
             control_fd = atoi(argv[++i]);
+        } else if (strcmp(argv[i], "--cgroup-fd") == 0 && i + 1 < argc) {
+            cgroups.emplace_back(atoi(argv[++i]));
         } else if (strcmp(argv[i], "--version") == 0) {
             printf("moat-sentry %s\n", kVersion);
             return 0;
@@ -72,6 +76,7 @@ int main(int argc, char** argv) {
         return 1;
     }
     platform::HostProcess::set_death_handler(kernel::TaskLife::host_process_died);
+    platform::set_root_zygote_cgroups(std::move(cgroups));
     const auto platform = platform::HostProcess::start_platform();
     auto request = kernel::receive_boot(control_fd);
     if (!request.ok()) {

@@ -29,6 +29,8 @@ namespace moat::platform {
 
 namespace {
 
+std::vector<ScopedFd> root_cgroups;  // set and used by the main thread, before there is another
+
 RefPtr<HostProcess> root_zygote;
 uint64_t vdso = 0;
 
@@ -102,6 +104,8 @@ std::condition_variable HostProcess::Pool::pool_cv;
 std::deque<RefPtr<HostProcess>> HostProcess::Pool::to_refill;
 bool HostProcess::Pool::running = false;
 
+void set_root_zygote_cgroups(std::vector<ScopedFd> cgroups) { root_cgroups = std::move(cgroups); }
+
 Status HostProcess::start_platform() {
     // The area of a forked child is lent at a number above all that guests use.
     rlimit files{};
@@ -122,6 +126,12 @@ Status HostProcess::start_platform() {
         return Errno(errno);
     }
     if (pid == 0) {
+        for (const ScopedFd& cgroup : root_cgroups) {
+            if (::write(cgroup.get(), "0", 1) != 1) {
+                ::_exit(41);
+            }
+            ::close(cgroup.get());  // no guest may have it
+        }
         ::dup2(area.fd.get(), MOAT_AREA_FD);
         ::personality(ADDR_NO_RANDOMIZE);
         char name[] = "moat-guest";
@@ -130,6 +140,7 @@ Status HostProcess::start_platform() {
         ::syscall(SYS_execveat, image.get(), "", arguments, environment, AT_EMPTY_PATH);
         ::_exit(40);
     }
+    root_cgroups.clear();
     ScopedFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
     root_zygote = adopt_ref(
         new HostProcess(pid, std::move(pidfd), std::move(area.fd), area.address, true));

@@ -138,14 +138,6 @@ struct Create {
         TRY(choose_cgroups());
         TRY(launch.directory.save(record));
 
-        SentryConfig sentry;
-        if (!joins()) {
-            sentry = sentry_config();
-            TRY(start_sentry(launch, sentry));
-        }
-        // While the sentry starts up:
-        const ScopedFd gofer = TRY(start_gofer(
-            launch, files.gofer, (joins() ? sandbox->pod_cgroup : record.pod_cgroup) + "/sentry"));
         TRY_STEP("make the container's cgroup", manager->make(record.container_cgroup));
         cgroups::Limits limits = spec.limits;
         if (limits.pids.value_or(0) > 0) {
@@ -156,6 +148,23 @@ struct Create {
         TRY_STEP("limit the container", manager->set_limits(record.container_cgroup, limits));
         const auto cgroup_fds =
             TRY_STEP("open the container's cgroup", manager->open_join(record.container_cgroup));
+
+        // A sandbox of one container: the sentry's first guest process joins, and the others are its
+        // children. In a pod each container's are moved there.
+        const bool alone = placement.role == ContainerRole::kAlone;
+        SentryConfig sentry;
+        if (!joins()) {
+            sentry = sentry_config();
+            for (const auto& join : cgroup_fds) {
+                if (alone) {
+                    sentry.guest_cgroup_fds.push_back(join.fd.get());
+                }
+            }
+            TRY(start_sentry(launch, sentry));
+        }
+        // While the sentry starts up:
+        const ScopedFd gofer = TRY(start_gofer(
+            launch, files.gofer, (joins() ? sandbox->pod_cgroup : record.pod_cgroup) + "/sentry"));
 
         Pty pty;
         Stdio stdio = config.stdio;
@@ -168,7 +177,9 @@ struct Create {
         auto fds = TRY(plan_stdio(stdio, plan.process));
         fds.push_back({"gofer", gofer.get()});
         for (const auto& join : cgroup_fds) {
-            fds.push_back({"cgroup:" + join.name, join.fd.get()});
+            if (!alone) {
+                fds.push_back({"cgroup:" + join.name, join.fd.get()});
+            }
         }
         record.process = plan.process;
         record.poststart = spec.hooks.poststart;

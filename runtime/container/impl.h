@@ -63,6 +63,7 @@ struct SentryConfig {
     bool new_network_namespace = false;
     cgroups::Limits limits;  ///< of the pod's cgroup
     std::string cgroup;      ///< the pod's
+    std::vector<int> guest_cgroup_fds;  ///< borrowed; which its guests join, if it is to be them all
 };
 /// Makes the pod's cgroups and starts the sentry in `<pod>/sentry`; it does not wait for it.
 Status start_sentry(Launch& launch, const SentryConfig& config);

@@ -75,6 +75,11 @@ Status start_sentry(Launch& launch, const SentryConfig& config) {
     request.executable = program.get();
     request.argv = {"moat-sentry", "--control-fd", "3"};
     request.fds = {control.get()};
+    for (const int fd : config.guest_cgroup_fds) {
+        request.argv.push_back("--cgroup-fd");
+        request.argv.push_back(std::to_string(3 + request.fds.size()));
+        request.fds.push_back(fd);
+    }
     request.stderr_fd = log.get();
     request.cgroup_fds = raw(join);
     request.empty_root = true;
