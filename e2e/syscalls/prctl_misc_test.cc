@@ -60,7 +60,7 @@ TEST_CASE("sysinfo: memory and processes make sense") {
     CHECK(info->freeram <= info->totalram);
     CHECK(info->mem_unit >= 1);
     CHECK(info->procs >= 1);
-    CHECK(info->uptime > 0);
+    CHECK(info->uptime >= 0);  // whole seconds: a kernel may be younger than one
     CHECK(info.intact());
     CHECK_THAT(::syscall(SYS_sysinfo, bad<void>()), fails_with(EFAULT));
 }
