@@ -338,14 +338,17 @@ TEST_CASE("SCM_RIGHTS: a socket sent through itself is collected in the end") {
         pipe.write_end.reset();
     }
     // Linux collects such circles when later sockets are closed.
-    CHECK(eventually([&] {
+    // A bounded number of them, so that a kernel that does not collect has room for the next cases.
+    bool collected = false;
+    for (int i = 0; i < 500 && !collected; i++) {
         {
             SocketPair again(SOCK_STREAM);
             send_fds(again.a.get(), {again.b.get()});
         }
         pollfd entry{pipe.read_end.get(), POLLIN, 0};
-        return ::poll(&entry, 1, 0) == 1 && (entry.revents & POLLHUP);
-    }));
+        collected = ::poll(&entry, 1, 10) == 1 && (entry.revents & POLLHUP);
+    }
+    CHECK(collected);
 }
 
 TEST_CASE("SCM_RIGHTS: bad descriptors and lengths fail with EBADF or EINVAL") {

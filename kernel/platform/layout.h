@@ -20,10 +20,12 @@
 #define MOAT_SLOT_SHIFT 14 /* 16 KiB */
 #define MOAT_AREA_SIZE (MOAT_HEADER_SIZE + (MOAT_MAX_THREADS << MOAT_SLOT_SHIFT))
 
-/* Where a forked child finds the memfd of its own area; above any number a guest may use. */
-#define MOAT_AREA_FD 19000
-/* First of the numbers at which files are lent for one injected mmap. */
-#define MOAT_LEND_FD 19001
+/* Where a forked child finds the memfd of its own area, and the first of the numbers at which files are
+   lent for one mapping. Guests' own numbers mean nothing to the host, so these are small: beyond 64 the
+   host would grow the descriptor table, which with several threads waits for an RCU grace period (15 ms
+   at each execve), and would be copied by every fork. Above what listeners of new threads get. */
+#define MOAT_AREA_FD 56
+#define MOAT_LEND_FD 57
 
 /* The "system call" by which the stub talks to the sentry; no such call exists on the host. */
 #define MOAT_EVENT 0x7000

@@ -107,14 +107,8 @@ bool HostProcess::Pool::running = false;
 void set_root_zygote_cgroups(std::vector<ScopedFd> cgroups) { root_cgroups = std::move(cgroups); }
 
 Status HostProcess::start_platform() {
-    // The area of a forked child is lent at a number above all that guests use.
     rlimit files{};
     ::getrlimit(RLIMIT_NOFILE, &files);
-    if (files.rlim_max < MOAT_LEND_FD + 16) {
-        LOG(kError, "platform", "RLIMIT_NOFILE's hard limit is %lu, at least %d is needed",
-            static_cast<unsigned long>(files.rlim_max), MOAT_LEND_FD + 16);
-        return Errno(EMFILE);
-    }
     files.rlim_cur = files.rlim_max;
     ::setrlimit(RLIMIT_NOFILE, &files);
 

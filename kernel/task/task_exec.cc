@@ -249,7 +249,7 @@ Result<RefPtr<ThreadGroup>> TaskLife::spawn(SpawnArguments arguments) {
     for (auto& limit : group->limits_) {
         limit = {RLIM_INFINITY, RLIM_INFINITY};
     }
-    group->limits_[RLIMIT_NOFILE] = {1024, 16384};  // below the platform's own numbers
+    group->limits_[RLIMIT_NOFILE] = {1024, 16384};
     group->limits_[RLIMIT_STACK] = {8 << 20, RLIM_INFINITY};
     group->limits_[RLIMIT_CORE] = {0, RLIM_INFINITY};
     group->limits_[RLIMIT_MEMLOCK] = {8 << 20, 8 << 20};
