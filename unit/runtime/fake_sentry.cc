@@ -18,6 +18,7 @@
 #include <map>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "kernel/control/messages.h"
 
@@ -25,6 +26,9 @@ using namespace moat;
 using namespace moat::control;
 
 namespace {
+
+// The cgroups of a container that is alone in its sandbox: its guests are born there (--cgroup-fd).
+std::vector<int> lone_cgroups;
 
 struct Process {
     pid_t pid = 0;
@@ -45,6 +49,11 @@ std::condition_variable changed;
 std::map<std::string, Container> containers;
 
 [[noreturn]] void child(const ProcessPlan& plan, int go, const std::map<std::string, int>& fds) {
+    for (const int fd : lone_cgroups) {
+        if (write(fd, "0", 1) != 1) {
+            _exit(125);
+        }
+    }
     for (const auto& [name, fd] : fds) {
         if (name.rfind("cgroup:", 0) == 0 && write(fd, "0", 1) != 1) {
             _exit(101);
@@ -213,7 +222,15 @@ Json handle(Message& request) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 3 || strcmp(argv[1], "--control-fd") != 0) {
+    // As the sentry's: one control socket, then the cgroups of a lone container.
+    bool usable = argc >= 3 && argc % 2 == 1 && strcmp(argv[1], "--control-fd") == 0;
+    for (int i = 3; usable && i < argc; i += 2) {
+        usable = strcmp(argv[i], "--cgroup-fd") == 0;
+        if (usable) {
+            lone_cgroups.push_back(atoi(argv[i + 1]));
+        }
+    }
+    if (!usable) {
         fprintf(stderr, "fake sentry: bad arguments\n");
         return 2;
     }
