@@ -29,7 +29,7 @@ constexpr int kAllowed[] = {
     // platform: guests' processes and their memory
     SYS_process_vm_readv, SYS_process_vm_writev, SYS_pidfd_open, SYS_pidfd_getfd,
     SYS_pidfd_send_signal, SYS_tgkill, SYS_kill, SYS_waitid, SYS_wait4, SYS_memfd_create,
-    SYS_ftruncate, SYS_fallocate,
+    SYS_ftruncate, SYS_fallocate, SYS_sched_setaffinity,
     // clocks and timers
     SYS_clock_gettime, SYS_clock_nanosleep, SYS_clock_getres, SYS_nanosleep, SYS_gettimeofday,
     // donated descriptors: files, pipes, terminals, logs

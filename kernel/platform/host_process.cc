@@ -17,6 +17,7 @@
 #include "kernel/base/cleanup.h"
 #include "kernel/base/log.h"
 #include "kernel/platform/area.h"
+#include "kernel/platform/cpu_hold.h"
 #include "kernel/platform/kick_watch.h"
 #include "kernel/platform/pool.h"
 #include "stub_symbols.h"
@@ -338,6 +339,7 @@ Result<HostProcess::OrdersResult> HostProcess::check_orders(HostThread& thread,
 Result<RefPtr<HostProcess>> HostProcess::fork(HostThread& thread) {
     Area area = TRY(take_area());
     auto undo = Cleanup([&] { give_back_area(std::move(area)); });
+    const CpuHold hold(thread.tid());
     // CLONE_PARENT | SIGCHLD: the child is the sentry's.
     const Order clone_order{SYS_clone, {0x8000 | SIGCHLD}};
     // Then it maps its own area over its copy of the parent's mapping.
@@ -375,6 +377,7 @@ Result<RefPtr<HostProcess>> HostProcess::fork(HostThread& thread) {
         return Errno(ENOMEM);
     }
     first->event_id = mapped.event_id;
+    hold.release(made.tid);
     child->park(std::move(first));
     register_process(child);
     return child;
