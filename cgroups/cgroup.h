@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "cgroups/statistics.h"
 #include "kernel/base/error.h"
 #include "kernel/base/scoped_fd.h"
 
@@ -39,22 +40,10 @@ struct Limits {
     std::optional<uint64_t> cpu_shares;  ///< 2 to 262144
     std::optional<std::string> cpuset_cpus;
     std::optional<std::string> cpuset_mems;
-    std::optional<int64_t> pids;  ///< at most so many host tasks; -1 or 0: no limit
+    std::optional<int64_t> pids;                 ///< at most so many host tasks; -1 or 0: no limit
+    std::map<std::string, uint64_t> huge_pages;  ///< page size ("2MB") to bytes
     /// v2 only: file name to content ("memory.high": "1000000").
     std::map<std::string, std::string> unified;
-};
-
-struct Statistics {
-    uint64_t cpu_usage_ns = 0;
-    uint64_t memory_usage_bytes = 0;
-    uint64_t memory_working_set_bytes =
-        0;                            ///< usage without inactive file pages, as cAdvisor has it
-    uint64_t memory_rss_bytes = 0;    ///< anonymous memory
-    uint64_t memory_limit_bytes = 0;  ///< 0: none
-    uint64_t page_faults = 0;
-    uint64_t major_page_faults = 0;
-    uint64_t pids = 0;
-    uint64_t oom_kills = 0;
 };
 
 /// A descriptor through which a process joins a cgroup in one hierarchy.
@@ -97,14 +86,19 @@ class Manager {
     virtual std::vector<std::string> directories(const std::string& path) const = 0;
     /// Makes the cgroup and its missing parents in every hierarchy. Existing ones are success.
     virtual Status make(const std::string& path) const = 0;
+    /// All or nothing: on an error what was set already gets its old value back.
     virtual Status set_limits(const std::string& path, const Limits& limits) const = 0;
     virtual Result<Statistics> statistics(const std::string& path) const = 0;
     virtual Result<std::vector<JoinFd>> open_join(const std::string& path) const = 0;
+    /// The file whose line "oom_kill N" counts the cgroup's processes that the kernel killed for
+    /// want of memory, for reading: the count rises before the victim gets its signal
+    /// (mm/oom_kill.c: __oom_kill_process). An invalid descriptor without a memory controller.
+    virtual Result<ScopedFd> open_oom_count(const std::string& path) const = 0;
     /// Host pids of the processes in the cgroup itself and in those below it.
     virtual std::vector<pid_t> processes(const std::string& path) const = 0;
     /// Stops everything in the cgroup and below. A process inside a system call that only death may
-    /// interrupt stops when the call returns, and is not waited for for longer than kFreezeWaitMs: so
-    /// do guests that wait for their sentry.
+    /// interrupt stops when the call returns, and is not waited for for longer than kFreezeWaitMs:
+    /// so do guests that wait for their sentry.
     virtual Status freeze(const std::string& path) const = 0;
     virtual Status thaw(const std::string& path) const = 0;
     /// SIGKILLs everything in the cgroup and below until it is empty. ETIMEDOUT if it does not die.
@@ -134,5 +128,7 @@ Result<std::string> normalize_path(const std::string& cgroups_path);
 /// v1 shares (2..262144) as v2 weight (1..10000), by the curve that runc and crun use since 2025:
 /// 2 -> 1, 1024 -> 100, 262144 -> 10000.
 uint64_t weight_from_shares(uint64_t shares);
+/// The least shares that have at least this weight.
+uint64_t shares_from_weight(uint64_t weight);
 
 }  // namespace moat::cgroups

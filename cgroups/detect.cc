@@ -66,6 +66,7 @@ class NoCgroups final : public Manager {
     Result<std::vector<JoinFd>> open_join(const std::string&) const override {
         return std::vector<JoinFd>();
     }
+    Result<ScopedFd> open_oom_count(const std::string&) const override { return ScopedFd(); }
     std::vector<pid_t> processes(const std::string&) const override { return {}; }
     Status freeze(const std::string&) const override { return none("freeze"); }
     Status thaw(const std::string&) const override { return none("thaw"); }
@@ -225,6 +226,19 @@ uint64_t weight_from_shares(uint64_t shares) {
     }
     const double l = std::log2(static_cast<double>(shares));
     return static_cast<uint64_t>(std::ceil(std::pow(10, (l * l + 125 * l) / 612.0 - 7.0 / 34.0)));
+}
+
+uint64_t shares_from_weight(uint64_t weight) {
+    uint64_t low = 2, high = 262144;
+    while (low < high) {
+        const uint64_t middle = (low + high) / 2;
+        if (weight_from_shares(middle) >= weight) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    return low;
 }
 
 }  // namespace moat::cgroups

@@ -70,6 +70,48 @@ uint64_t flat_value(const std::string& text, const std::string& key) {
     return 0;
 }
 
+std::vector<std::string> huge_page_sizes(const std::string& directory, const std::string& suffix) {
+    constexpr std::string_view kPrefix = "hugetlb.";
+    std::vector<std::string> sizes;
+    if (DIR* dir = ::opendir(directory.c_str())) {
+        while (const dirent* entry = ::readdir(dir)) {
+            const std::string_view name = entry->d_name;
+            if (name.starts_with(kPrefix) && name.ends_with(suffix) &&
+                name.find(".rsvd.") == std::string_view::npos) {
+                sizes.emplace_back(
+                    name.substr(kPrefix.size(), name.size() - kPrefix.size() - suffix.size()));
+            }
+        }
+        ::closedir(dir);
+    }
+    std::sort(sizes.begin(), sizes.end());
+    return sizes;
+}
+
+Status check_page_sizes(const Limits& limits) {
+    for (const auto& [size, bytes] : limits.huge_pages) {
+        if (size.empty() || size.find('/') != std::string::npos) {
+            return Error(EINVAL, "set limits: huge page size \"" + size + "\": not such as 2MB");
+        }
+    }
+    return {};
+}
+
+Status FileChanges::write(const std::string& path, const std::string& value) {
+    auto old = read_file(path);
+    TRY(write_file(path, value));
+    if (old.ok()) {
+        old_.push_back({path, std::move(*old)});
+    }
+    return {};
+}
+
+FileChanges::~FileChanges() {
+    for (auto it = old_.rbegin(); it != old_.rend(); ++it) {
+        (void)write_file(it->path, it->value);  // the error that is reported is the first one
+    }
+}
+
 Status make_directories(const std::string& mount_point, const std::string& path,
                         Status (*made)(const std::string& directory)) {
     // Another sandbox that goes away may remove an empty shared parent between two of our steps;

@@ -17,6 +17,31 @@ bool exists(const std::string& path);
 uint64_t read_number(const std::string& path);
 /// The value of "key N" in flat-keyed text; 0 if there is none.
 uint64_t flat_value(const std::string& text, const std::string& key);
+/// The sizes of the files "hugetlb.SIZE<suffix>" in the directory; reserved counts are passed over.
+std::vector<std::string> huge_page_sizes(const std::string& directory, const std::string& suffix);
+
+/// EINVAL for a page size that could not be part of a file's name.
+Status check_page_sizes(const Limits& limits);
+
+/// Writes control files of one cgroup and, unless commit() is called, puts their old content back
+/// when it ends, the last one first: what held together before holds together on the way back.
+class FileChanges {
+  public:
+    FileChanges() = default;
+    FileChanges(const FileChanges&) = delete;
+    FileChanges& operator=(const FileChanges&) = delete;
+    ~FileChanges();
+    Status write(const std::string& path, const std::string& value);
+    void commit() { old_.clear(); }
+
+  private:
+    struct Old {
+        std::string path;
+        std::string value;
+    };
+    std::vector<Old> old_;
+};
+
 /// mkdir -p below `mount_point`, calling `made(directory)` for each that was not there before.
 Status make_directories(const std::string& mount_point, const std::string& path,
                         Status (*made)(const std::string& directory));

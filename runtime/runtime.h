@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "cgroups/statistics.h"
 #include "kernel/base/scoped_fd.h"
 #include "kernel/control/plan.h"
 #include "runtime/error.h"
@@ -40,7 +41,10 @@ struct Resources {
     std::optional<std::string> cpuset_cpus;
     std::optional<std::string> cpuset_mems;
     std::optional<int64_t> pids_limit;
-    std::map<std::string, std::string> unified;
+    std::map<std::string, uint64_t> huge_pages;  ///< page size ("2MB") to bytes
+    std::map<std::string, std::string> unified;  ///< v2 only: file name to content
+    /// Of every process; lower than the caller's own only as far as the host lets us.
+    std::optional<int> oom_score_adj;
 };
 
 /// A pod's sandbox without a process of its own, as moatd makes it.
@@ -95,18 +99,15 @@ struct ContainerInfo {
     std::map<std::string, std::string> annotations;
 };
 
-struct Stats {
-    uint64_t cpu_usage_ns = 0;
-    uint64_t memory_usage_bytes = 0;
-    uint64_t memory_working_set_bytes = 0;
-    uint64_t memory_rss_bytes = 0;
-    uint64_t memory_limit_bytes = 0;
-    uint64_t page_faults = 0;
-    uint64_t major_page_faults = 0;
-    uint64_t pids = 0;
-    uint64_t oom_kills = 0;
+/// Of a container's cgroup, or of a pod's as a whole; and what else belongs to it.
+struct Stats : cgroups::Statistics {
     uint64_t writable_layer_bytes = 0;
     uint64_t writable_layer_inodes = 0;
+    uint64_t processes = 0;         ///< of a container: its own; of a pod: the host's, helpers included
+    uint64_t file_descriptors = 0;  ///< of a container's processes together
+    uint64_t sockets = 0;           ///< among them
+    std::optional<uint64_t> open_files_limit;  ///< RLIMIT_NOFILE (soft) of the first process
+    std::string cgroup;                        ///< its path, from a hierarchy's root on
 };
 
 struct Event {
@@ -160,6 +161,7 @@ class Runtime {
     Result<Stats> stats(const std::string& id);
     /// Of the pod's cgroup as a whole, the sentry and the gofers included.
     Result<Stats> sandbox_stats(const std::string& sandbox_id);
+    /// Of a container, or of a pod's sandbox. All or nothing: after an error the old values hold.
     Status update(const std::string& id, const Resources& resources);
     Status pause(const std::string& id);
     Status resume(const std::string& id);

@@ -58,61 +58,89 @@ class V1 final : public Manager {
     }
 
     Status set_limits(const std::string& path, const Limits& limits) const override {
+        FileChanges changes;
+        TRY(check_page_sizes(limits));
         if (limits.memory_bytes || limits.memory_swap_bytes) {
-            TRY(set_memory(path, limits));
+            TRY(set_memory(path, limits, changes));
         }
         if (limits.memory_reservation_bytes) {
-            TRY(write("memory", path, "memory.soft_limit_in_bytes",
+            TRY(write(changes, "memory", path, "memory.soft_limit_in_bytes",
                       std::to_string(*limits.memory_reservation_bytes)));
         }
         if (limits.cpu_shares && *limits.cpu_shares != 0) {
-            TRY(write("cpu", path, "cpu.shares", std::to_string(*limits.cpu_shares)));
+            TRY(write(changes, "cpu", path, "cpu.shares", std::to_string(*limits.cpu_shares)));
         }
         // The kernel checks quota against the period that is set at that moment and against the
         // parent's ratio: an unlimited quota in between makes any order of the two acceptable.
         if (limits.cpu_period_us && *limits.cpu_period_us != 0) {
-            TRY(write("cpu", path, "cpu.cfs_quota_us", "-1"));
-            TRY(write("cpu", path, "cpu.cfs_period_us", std::to_string(*limits.cpu_period_us)));
+            const std::string quota =
+                read_file(directory("cpu", path) + "/cpu.cfs_quota_us").value_or("-1");
+            TRY(write(changes, "cpu", path, "cpu.cfs_quota_us", "-1"));
+            TRY(write(changes, "cpu", path, "cpu.cfs_period_us",
+                      std::to_string(*limits.cpu_period_us)));
+            if (!limits.cpu_quota_us || *limits.cpu_quota_us == 0) {
+                TRY(write(changes, "cpu", path, "cpu.cfs_quota_us", quota));
+            }
         }
         if (limits.cpu_quota_us && *limits.cpu_quota_us != 0) {
-            TRY(write("cpu", path, "cpu.cfs_quota_us", std::to_string(*limits.cpu_quota_us)));
+            TRY(write(changes, "cpu", path, "cpu.cfs_quota_us",
+                      std::to_string(*limits.cpu_quota_us)));
         }
         if (limits.cpuset_cpus && !limits.cpuset_cpus->empty()) {
-            TRY(write("cpuset", path, "cpuset.cpus", *limits.cpuset_cpus));
+            TRY(write(changes, "cpuset", path, "cpuset.cpus", *limits.cpuset_cpus));
         }
         if (limits.cpuset_mems && !limits.cpuset_mems->empty()) {
-            TRY(write("cpuset", path, "cpuset.mems", *limits.cpuset_mems));
+            TRY(write(changes, "cpuset", path, "cpuset.mems", *limits.cpuset_mems));
         }
         if (limits.pids) {
-            TRY(write("pids", path, "pids.max",
+            TRY(write(changes, "pids", path, "pids.max",
                       *limits.pids > 0 ? std::to_string(*limits.pids) : "max"));
+        }
+        for (const auto& [size, bytes] : limits.huge_pages) {
+            if (!directory("hugetlb", path).empty()) {
+                TRY(write(changes, "hugetlb", path, "hugetlb." + size + ".limit_in_bytes",
+                          std::to_string(bytes)));
+            }
         }
         if (!limits.unified.empty()) {
             return Error(EINVAL,
                          "set limits: unified resources need cgroup v2, this machine has v1");
         }
+        changes.commit();
         return {};
     }
 
     Result<Statistics> statistics(const std::string& path) const override {
+        static constexpr struct {
+            const char* controller;
+            void (*read)(const std::string& directory, Statistics& out);
+        } kSources[] = {{"cpuacct", read_v1_cpuacct}, {"cpu", read_v1_cpu},
+                        {"memory", read_v1_memory},   {"pids", read_v1_pids},
+                        {"blkio", read_v1_blkio},     {"hugetlb", read_v1_hugetlb}};
         Statistics out;
         bool any = false;
-        if (const auto d = directory("cpuacct", path); !d.empty() && exists(d)) {
-            out.cpu_usage_ns = read_number(d + "/cpuacct.usage");
-            any = true;
-        }
-        if (const auto d = directory("memory", path); !d.empty() && exists(d)) {
-            read_v1_memory(d, out);
-            any = true;
-        }
-        if (const auto d = directory("pids", path); !d.empty() && exists(d)) {
-            out.pids = read_number(d + "/pids.current");
-            any = true;
+        for (const auto& source : kSources) {
+            if (const auto d = directory(source.controller, path); !d.empty() && exists(d)) {
+                source.read(d, out);
+                any = true;
+            }
         }
         if (!any) {
             return Error(ENOENT, "read statistics of cgroup " + path + ": there is no such cgroup");
         }
         return out;
+    }
+
+    Result<ScopedFd> open_oom_count(const std::string& path) const override {
+        const auto d = directory("memory", path);
+        if (d.empty()) {
+            return ScopedFd();
+        }
+        ScopedFd fd(::open((d + "/memory.oom_control").c_str(), O_RDONLY | O_CLOEXEC));
+        if (!fd) {
+            return Error::from_errno(errno, "open " + d + "/memory.oom_control");
+        }
+        return fd;
     }
 
     Result<std::vector<JoinFd>> open_join(const std::string& path) const override {
@@ -173,18 +201,18 @@ class V1 final : public Manager {
         }
         return hierarchies_[0].mount_point + path;
     }
-    Status write(const std::string& controller, const std::string& path, const std::string& file,
-                 const std::string& value) const {
+    Status write(FileChanges& changes, const std::string& controller, const std::string& path,
+                 const std::string& file, const std::string& value) const {
         const std::string d = directory(controller, path);
         if (d.empty()) {
             return Error(ENOTSUP,
                          "set " + file + ": the " + controller + " controller is not mounted");
         }
-        return write_file(d + "/" + file, value);
+        return changes.write(d + "/" + file, value);
     }
 
     /// The kernel wants memory <= memory+swap at every moment, so a rise begins with the sum.
-    Status set_memory(const std::string& path, const Limits& limits) const {
+    Status set_memory(const std::string& path, const Limits& limits, FileChanges& changes) const {
         const std::string d = directory("memory", path);
         if (d.empty()) {
             return Error(ENOTSUP, "set the memory limit: the memory controller is not mounted");
@@ -203,11 +231,11 @@ class V1 final : public Manager {
         }
         const bool has_memory = limits.memory_bytes && *limits.memory_bytes != 0;
         const auto set_sum = [&]() -> Status {
-            return sum ? write_file(d + "/" + sum_file, std::to_string(*sum)) : Status();
+            return sum ? changes.write(d + "/" + sum_file, std::to_string(*sum)) : Status();
         };
         const auto set_own = [&]() -> Status {
-            return has_memory ? write_file(d + "/memory.limit_in_bytes",
-                                           std::to_string(*limits.memory_bytes))
+            return has_memory ? changes.write(d + "/memory.limit_in_bytes",
+                                              std::to_string(*limits.memory_bytes))
                               : Status();
         };
         const uint64_t now = read_number(d + "/" + sum_file);

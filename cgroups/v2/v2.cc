@@ -39,18 +39,21 @@ class V2 final : public Manager {
 
     Status set_limits(const std::string& path, const Limits& limits) const override {
         const std::string d = mount_point_ + path + "/";
+        FileChanges changes;
+        TRY(check_page_sizes(limits));
         if (limits.memory_bytes && *limits.memory_bytes != 0) {
-            TRY(write_file(d + "memory.max", max_or(*limits.memory_bytes)));
+            TRY(make_room(d, *limits.memory_bytes));
+            TRY(changes.write(d + "memory.max", max_or(*limits.memory_bytes)));
         }
         if (limits.memory_swap_bytes && *limits.memory_swap_bytes != 0) {
-            TRY(set_swap(d, limits));
+            TRY(set_swap(d, limits, changes));
         }
         if (limits.memory_reservation_bytes) {
-            TRY(write_file(d + "memory.low", max_or(*limits.memory_reservation_bytes)));
+            TRY(changes.write(d + "memory.low", max_or(*limits.memory_reservation_bytes)));
         }
         if (limits.cpu_shares && *limits.cpu_shares != 0) {
-            TRY(write_file(d + "cpu.weight",
-                           std::to_string(weight_from_shares(*limits.cpu_shares))));
+            TRY(changes.write(d + "cpu.weight",
+                              std::to_string(weight_from_shares(*limits.cpu_shares))));
         }
         if (limits.cpu_quota_us || limits.cpu_period_us) {
             std::string value =
@@ -62,24 +65,30 @@ class V2 final : public Manager {
             if (limits.cpu_period_us && *limits.cpu_period_us != 0) {
                 value += " " + std::to_string(*limits.cpu_period_us);
             }
-            TRY(write_file(d + "cpu.max", value));
+            TRY(changes.write(d + "cpu.max", value));
         }
         if (limits.cpuset_cpus && !limits.cpuset_cpus->empty()) {
-            TRY(write_file(d + "cpuset.cpus", *limits.cpuset_cpus));
+            TRY(changes.write(d + "cpuset.cpus", *limits.cpuset_cpus));
         }
         if (limits.cpuset_mems && !limits.cpuset_mems->empty()) {
-            TRY(write_file(d + "cpuset.mems", *limits.cpuset_mems));
+            TRY(changes.write(d + "cpuset.mems", *limits.cpuset_mems));
         }
         if (limits.pids) {
-            TRY(write_file(d + "pids.max",
-                           *limits.pids > 0 ? std::to_string(*limits.pids) : "max"));
+            TRY(changes.write(d + "pids.max",
+                              *limits.pids > 0 ? std::to_string(*limits.pids) : "max"));
+        }
+        for (const auto& [size, bytes] : limits.huge_pages) {
+            if (exists(d + "hugetlb." + size + ".max")) {
+                TRY(changes.write(d + "hugetlb." + size + ".max", std::to_string(bytes)));
+            }
         }
         for (const auto& [file, value] : limits.unified) {
             if (file.find('/') != std::string::npos) {
                 return Error(EINVAL, "set limits: unified \"" + file + "\" is not a file name");
             }
-            TRY(write_file(d + file, value));
+            TRY(changes.write(d + file, value));
         }
+        changes.commit();
         return {};
     }
 
@@ -101,6 +110,15 @@ class V2 final : public Manager {
         std::vector<JoinFd> fds;
         fds.push_back({"unified", std::move(fd)});
         return fds;
+    }
+
+    Result<ScopedFd> open_oom_count(const std::string& path) const override {
+        const std::string file = mount_point_ + path + "/memory.events";
+        ScopedFd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+        if (!fd && errno != ENOENT) {
+            return Error::from_errno(errno, "open " + file);
+        }
+        return fd;
     }
 
     std::vector<pid_t> processes(const std::string& path) const override {
@@ -126,7 +144,7 @@ class V2 final : public Manager {
         const std::string has = TRY(read_file(directory + "/cgroup.controllers"));
         const std::string on = TRY(read_file(directory + "/cgroup.subtree_control"));
         std::string wanted;
-        for (const std::string name : {"cpu", "cpuset", "memory", "pids", "io"}) {
+        for (const std::string name : {"cpu", "cpuset", "memory", "pids", "io", "hugetlb"}) {
             if (word_in(has, name) && !word_in(on, name)) {
                 wanted += (wanted.empty() ? "+" : " +") + name;
             }
@@ -141,14 +159,30 @@ class V2 final : public Manager {
         return (" " + text + " ").find(" " + word + " ") != std::string::npos;
     }
 
+    /// A limit below what is in use would have the kernel kill for it, where v1 says EBUSY: what
+    /// can be taken back is, and then so do we.
+    static Status make_room(const std::string& d, int64_t limit) {
+        const auto wanted = static_cast<uint64_t>(limit);
+        uint64_t usage = read_number(d + "memory.current");
+        if (limit < 0 || usage <= wanted) {
+            return {};
+        }
+        (void)write_file(d + "memory.reclaim", std::to_string(usage - wanted));  // EAGAIN: not all
+        usage = read_number(d + "memory.current");
+        return usage <= wanted
+                   ? Status()
+                   : Error(EBUSY, "set limits: memory limit " + std::to_string(limit) +
+                                      " is below what is in use, " + std::to_string(usage));
+    }
+
     /// OCI's number is the sum; v2 wants swap alone.
-    static Status set_swap(const std::string& d, const Limits& limits) {
+    static Status set_swap(const std::string& d, const Limits& limits, FileChanges& changes) {
         const int64_t sum = *limits.memory_swap_bytes;
         if (!exists(d + "memory.swap.max")) {
             return {};  // a kernel without swap accounting: the sum holds by memory.max
         }
         if (sum < 0) {
-            return write_file(d + "memory.swap.max", "max");
+            return changes.write(d + "memory.swap.max", "max");
         }
         const int64_t memory =
             limits.memory_bytes.value_or(static_cast<int64_t>(read_number(d + "memory.max")));
@@ -156,7 +190,7 @@ class V2 final : public Manager {
             return Error(EINVAL, "set limits: memory and swap together (" + std::to_string(sum) +
                                      ") must not be less than the memory limit");
         }
-        return write_file(d + "memory.swap.max", std::to_string(sum - memory));
+        return changes.write(d + "memory.swap.max", std::to_string(sum - memory));
     }
 
     Status set_frozen(const std::string& path, bool frozen) const {

@@ -6,6 +6,7 @@
 #include <net/if.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -175,6 +176,131 @@ Status Netlink::add_route(const std::string& name, uint32_t destination, uint8_t
         request.attribute(RTA_GATEWAY, &via, sizeof(via));
     }
     return send(request, "add a route by " + name);
+}
+
+Status Netlink::dump(Request& request, const std::string& what,
+                     const std::function<void(const nlmsghdr&)>& visit) {
+    const uint32_t sequence = ++sequence_;
+    const auto& data = request.finish(sequence);
+    if (::send(fd_.get(), data.data(), data.size(), 0) < 0) {
+        return Error::from_errno(errno, what);
+    }
+    // The kernel fills at most 32 KiB at once (net/netlink/af_netlink.c: netlink_dump).
+    std::vector<uint64_t> buffer((32 << 10) / sizeof(uint64_t));
+    for (;;) {
+        const ssize_t n = recv(fd_.get(), buffer.data(), buffer.size() * sizeof(uint64_t), 0);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            return Error::from_errno(errno, what);
+        }
+        auto left = static_cast<uint32_t>(n);
+        for (auto* header = reinterpret_cast<nlmsghdr*>(buffer.data()); NLMSG_OK(header, left);
+             header = NLMSG_NEXT(header, left)) {
+            if (header->nlmsg_seq != sequence) {
+                continue;
+            }
+            if (header->nlmsg_type == NLMSG_DONE) {
+                return {};
+            }
+            if (header->nlmsg_type == NLMSG_ERROR) {
+                const int error = -static_cast<nlmsgerr*>(NLMSG_DATA(header))->error;
+                return error == 0 ? Status() : Status(Error::from_errno(error, what));
+            }
+            visit(*header);
+        }
+    }
+}
+
+namespace {
+
+/// Calls `visit(type, data, size)` for each attribute behind the message's body.
+template <typename Body, typename F>
+void each_attribute(const nlmsghdr& header, F visit) {
+    if (header.nlmsg_len < NLMSG_SPACE(sizeof(Body))) {
+        return;
+    }
+    auto left = static_cast<int>(header.nlmsg_len - NLMSG_SPACE(sizeof(Body)));
+    const char* at = reinterpret_cast<const char*>(&header) + NLMSG_SPACE(sizeof(Body));
+    for (auto* a = reinterpret_cast<const rtattr*>(at); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
+        visit(a->rta_type, static_cast<const char*>(RTA_DATA(a)), RTA_PAYLOAD(a));
+    }
+}
+
+}  // namespace
+
+Result<std::vector<LinkFigures>> Netlink::links() {
+    std::vector<LinkFigures> links;
+    Request request(RTM_GETLINK, NLM_F_DUMP, ifinfomsg{});
+    TRY(dump(request, "list the interfaces", [&](const nlmsghdr& header) {
+        if (header.nlmsg_type != RTM_NEWLINK ||
+            header.nlmsg_len < NLMSG_SPACE(sizeof(ifinfomsg))) {
+            return;
+        }
+        ifinfomsg info;
+        std::memcpy(&info, NLMSG_DATA(&header), sizeof(info));
+        LinkFigures link;
+        link.index = info.ifi_index;
+        link.loopback = (info.ifi_flags & IFF_LOOPBACK) != 0;
+        each_attribute<ifinfomsg>(header, [&](int type, const char* data, size_t size) {
+            if (type == IFLA_IFNAME && size > 0) {
+                link.name.assign(data, strnlen(data, size));
+            } else if (type == IFLA_STATS64) {
+                rtnl_link_stats64 stats{};
+                std::memcpy(&stats, data, std::min(size, sizeof(stats)));
+                link.rx_bytes = stats.rx_bytes;
+                link.rx_packets = stats.rx_packets;
+                link.rx_errors = stats.rx_errors;
+                link.rx_dropped = stats.rx_dropped;
+                link.tx_bytes = stats.tx_bytes;
+                link.tx_packets = stats.tx_packets;
+                link.tx_errors = stats.tx_errors;
+                link.tx_dropped = stats.tx_dropped;
+            }
+        });
+        links.push_back(std::move(link));
+    }));
+    return links;
+}
+
+Result<int> Netlink::default_link() {
+    for (const unsigned char family : {AF_INET, AF_INET6}) {
+        int found = 0;
+        uint32_t best = UINT32_MAX;
+        rtmsg any{};
+        any.rtm_family = family;
+        Request request(RTM_GETROUTE, NLM_F_DUMP, any);
+        TRY(dump(request, "list the routes", [&](const nlmsghdr& header) {
+            if (header.nlmsg_type != RTM_NEWROUTE ||
+                header.nlmsg_len < NLMSG_SPACE(sizeof(rtmsg))) {
+                return;
+            }
+            rtmsg route;
+            std::memcpy(&route, NLMSG_DATA(&header), sizeof(route));
+            // The dump has every table; "local" and "unreachable" entries lead nowhere.
+            if (route.rtm_dst_len != 0 || route.rtm_type != RTN_UNICAST) {
+                return;
+            }
+            int link = 0;
+            uint32_t priority = 0;
+            each_attribute<rtmsg>(header, [&](int type, const char* data, size_t size) {
+                if (type == RTA_OIF && size == sizeof(link)) {
+                    std::memcpy(&link, data, sizeof(link));
+                } else if (type == RTA_PRIORITY && size == sizeof(priority)) {
+                    std::memcpy(&priority, data, sizeof(priority));
+                }
+            });
+            if (link != 0 && (found == 0 || priority < best)) {
+                found = link;
+                best = priority;
+            }
+        }));
+        if (found != 0) {
+            return found;
+        }
+    }
+    return 0;
 }
 
 }  // namespace moat::cri

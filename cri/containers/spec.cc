@@ -200,7 +200,11 @@ runtime::Resources to_resources(const api::LinuxContainerResources& r) {
     if (!r.cpuset_mems().empty()) {
         out.cpuset_mems = r.cpuset_mems();
     }
+    for (const auto& limit : r.hugepage_limits()) {
+        out.huge_pages[limit.page_size()] = limit.limit();
+    }
     out.unified = {r.unified().begin(), r.unified().end()};
+    set(out.oom_score_adj, r.oom_score_adj());
     return out;
 }
 

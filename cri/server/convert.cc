@@ -147,6 +147,18 @@ bool matches(const api::ContainerFilter& filter, const api::Container& container
            has_labels(filter.label_selector(), container.labels());
 }
 
+bool matches(const api::ContainerStatsFilter& filter, const Container& container) {
+    return container.id.compare(0, filter.id().size(), filter.id()) == 0 &&
+           container.pod_id.compare(0, filter.pod_sandbox_id().size(), filter.pod_sandbox_id()) ==
+               0 &&
+           has_labels(filter.label_selector(), container.config->labels());
+}
+
+bool matches(const api::PodSandboxStatsFilter& filter, const Pod& pod) {
+    return pod.id.compare(0, filter.id().size(), filter.id()) == 0 &&
+           has_labels(filter.label_selector(), pod.config->labels());
+}
+
 api::Signal to_signal(int number) {
     std::string name;
     if (const char* known = number < 32 ? sigabbrev_np(number) : nullptr; known != nullptr) {

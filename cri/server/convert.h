@@ -24,6 +24,8 @@ void fill(api::Image& out, const ImageRecord& image);
 /// All of the filter's fields that are set must fit; an id may be shortened.
 bool matches(const api::PodSandboxFilter& filter, const api::PodSandbox& pod);
 bool matches(const api::ContainerFilter& filter, const api::Container& container);
+bool matches(const api::ContainerStatsFilter& filter, const Container& container);
+bool matches(const api::PodSandboxStatsFilter& filter, const Pod& pod);
 
 /// Linux's number to the CRI's word.
 api::Signal to_signal(int number);

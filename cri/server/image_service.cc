@@ -1,13 +1,11 @@
 #include "cri/server/image_service.h"
 
-#include <fcntl.h>
-
 #include <nlohmann/json.hpp>
 
 #include "cri/base/base64.h"
-#include "cri/images/tree.h"
 #include "cri/server/convert.h"
 #include "cri/server/node.h"
+#include "cri/server/stream_items.h"
 
 namespace moat::cri {
 
@@ -36,26 +34,30 @@ Result<RegistryAuth> registry_auth(const api::AuthConfig& config) {
 
 }  // namespace
 
+Result<std::vector<api::Image>> ImageService::images(const api::ImageFilter& filter) {
+    std::vector<api::Image> found;
+    const std::string& name = filter.image().image();
+    if (!name.empty()) {
+        if (const auto image = TRY(node_.images->find(name))) {
+            fill(found.emplace_back(), *image);
+        }
+        return found;
+    }
+    for (const ImageRecord& image : TRY(node_.images->list())) {
+        fill(found.emplace_back(), image);
+    }
+    return found;
+}
+
 ::grpc::Status ImageService::ListImages(::grpc::ServerContext*,
                                         const api::ListImagesRequest* request,
                                         api::ListImagesResponse* response) {
-    const std::string& name = request->filter().image().image();
-    if (!name.empty()) {
-        const auto image = node_.images->find(name);
-        if (!image.ok()) {
-            return to_grpc(image.error());
-        }
-        if (*image) {
-            fill(*response->add_images(), **image);
-        }
-        return ::grpc::Status::OK;
+    auto found = images(request->filter());
+    if (!found.ok()) {
+        return to_grpc(found.error());
     }
-    const auto images = node_.images->list();
-    if (!images.ok()) {
-        return to_grpc(images.error());
-    }
-    for (const ImageRecord& image : *images) {
-        fill(*response->add_images(), image);
+    for (api::Image& image : *found) {
+        *response->add_images() = std::move(image);
     }
     return ::grpc::Status::OK;
 }
@@ -122,24 +124,28 @@ Result<RegistryAuth> registry_auth(const api::AuthConfig& config) {
     images->mutable_fs_id()->set_mountpoint(node_.images->directory());
     images->mutable_used_bytes()->set_value(usage->bytes);
     images->mutable_inodes_used()->set_value(usage->inodes);
-    // What containers write is in the sandboxes' memory; what is on disk of them are their bundles.
     auto* containers = response->add_container_filesystems();
-    containers->set_timestamp(now_ns());
-    containers->mutable_fs_id()->set_mountpoint(node_.settings.root + "/containers");
-    const ScopedFd directory(
-        open((node_.settings.root + "/containers").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    const auto written = tree_usage(directory.get());
-    if (written.ok()) {
-        containers->mutable_used_bytes()->set_value(written->bytes);
-        containers->mutable_inodes_used()->set_value(written->inodes);
+    containers->mutable_fs_id()->set_mountpoint(
+        node_.stats->containers_filesystem().mountpoint);
+    const auto written = node_.stats->containers_usage();
+    if (!written.ok()) {
+        return to_grpc(written.error());
     }
+    containers->set_timestamp(written->at_ns);
+    containers->mutable_used_bytes()->set_value(written->usage.bytes);
+    containers->mutable_inodes_used()->set_value(written->usage.inodes);
     return ::grpc::Status::OK;
 }
 
-::grpc::Status ImageService::StreamImages(::grpc::ServerContext*, const api::StreamImagesRequest*,
-                                          ::grpc::ServerWriter<api::StreamImagesResponse>*) {
-    return {::grpc::StatusCode::UNIMPLEMENTED,
-            "runtime.v1.ImageService/StreamImages: not built yet"};
+::grpc::Status ImageService::StreamImages(
+    ::grpc::ServerContext*, const api::StreamImagesRequest* request,
+    ::grpc::ServerWriter<api::StreamImagesResponse>* writer) {
+    auto found = images(request->filter());
+    if (!found.ok()) {
+        return to_grpc(found.error());
+    }
+    return stream_items(*writer, std::move(*found),
+                        [](auto& response) { return response.mutable_images(); });
 }
 
 }  // namespace moat::cri

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "api.grpc.pb.h"
 #include "cri/server/errors.h"
 
@@ -22,12 +24,13 @@ class ImageService final : public api::ImageService::Service {
     MOAT_RPC(RemoveImage);
     MOAT_RPC(ImageFsInfo);
 #undef MOAT_RPC
-    /// Not built: says so.
     ::grpc::Status StreamImages(::grpc::ServerContext* context,
                                 const api::StreamImagesRequest* request,
                                 ::grpc::ServerWriter<api::StreamImagesResponse>* writer) override;
 
   private:
+    Result<std::vector<api::Image>> images(const api::ImageFilter& filter);
+
     Node& node_;
 };
 

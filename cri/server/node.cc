@@ -55,6 +55,8 @@ Result<std::unique_ptr<Node>> Node::open(const Settings& settings) {
     node->containers = std::make_unique<ContainerManager>(
         node->settings, *node->database, *node->runtime, *node->images, *node->pods);
     node->pods->set_containers(*node->containers);
+    node->stats = std::make_unique<StatsCollector>(node->settings, *node->runtime, *node->pods,
+                                                   *node->containers);
     TRY_STEP("containers of the last moatd", node->containers->recover());
     TRY_STEP("pods of the last moatd", node->pods->recover());
     return node;

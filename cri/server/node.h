@@ -7,6 +7,7 @@
 #include "cri/images/image_store.h"
 #include "cri/images/puller.h"
 #include "cri/pods/pod_manager.h"
+#include "cri/stats/collector.h"
 
 namespace moat::cri {
 
@@ -26,6 +27,7 @@ struct Node {
     std::unique_ptr<PodNetworks> networks;
     std::unique_ptr<PodManager> pods;
     std::unique_ptr<ContainerManager> containers;
+    std::unique_ptr<StatsCollector> stats;
 
   private:
     Node(const Settings& chosen, FileLock lock);

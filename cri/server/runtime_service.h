@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "api.grpc.pb.h"
 #include "cri/server/errors.h"
 
@@ -37,35 +39,45 @@ class RuntimeService final : public api::RuntimeService::Service {
     MOAT_RPC(ContainerStatus);
     MOAT_RPC(ExecSync);
     MOAT_RPC(ReopenContainerLog);
+    // runtime_service_stats.cc
+    MOAT_RPC(ContainerStats);
+    MOAT_RPC(ListContainerStats);
+    MOAT_RPC(PodSandboxStats);
+    MOAT_RPC(ListPodSandboxStats);
+    MOAT_RPC(ListMetricDescriptors);
+    MOAT_RPC(ListPodSandboxMetrics);
     // runtime_service_unbuilt.cc
     MOAT_RPC(UpdateContainerResources);
     MOAT_RPC(Exec);
     MOAT_RPC(Attach);
     MOAT_RPC(PortForward);
-    MOAT_RPC(ContainerStats);
-    MOAT_RPC(ListContainerStats);
-    MOAT_RPC(PodSandboxStats);
-    MOAT_RPC(ListPodSandboxStats);
     MOAT_RPC(CheckpointContainer);
     MOAT_RPC(CheckpointPod);
     MOAT_RPC(RestorePod);
-    MOAT_RPC(ListMetricDescriptors);
-    MOAT_RPC(ListPodSandboxMetrics);
     MOAT_RPC(UpdatePodSandboxResources);
 #undef MOAT_RPC
 #define MOAT_STREAM(Name, Request, Response)                                         \
     ::grpc::Status Name(::grpc::ServerContext* context, const api::Request* request, \
                         ::grpc::ServerWriter<api::Response>* writer) override
+    // runtime_service_streams.cc
     MOAT_STREAM(StreamPodSandboxes, StreamPodSandboxesRequest, StreamPodSandboxesResponse);
     MOAT_STREAM(StreamContainers, StreamContainersRequest, StreamContainersResponse);
     MOAT_STREAM(StreamContainerStats, StreamContainerStatsRequest, StreamContainerStatsResponse);
     MOAT_STREAM(StreamPodSandboxStats, StreamPodSandboxStatsRequest, StreamPodSandboxStatsResponse);
     MOAT_STREAM(StreamPodSandboxMetrics, StreamPodSandboxMetricsRequest,
                 StreamPodSandboxMetricsResponse);
+    // runtime_service_unbuilt.cc
     MOAT_STREAM(GetContainerEvents, GetEventsRequest, ContainerEventResponse);
 #undef MOAT_STREAM
 
   private:
+    // What List* and Stream* have in common.
+    std::vector<api::PodSandbox> pods(const api::PodSandboxFilter& filter);
+    std::vector<api::Container> containers(const api::ContainerFilter& filter);
+    std::vector<api::ContainerStats> container_stats(const api::ContainerStatsFilter& filter);
+    std::vector<api::PodSandboxStats> pod_stats(const api::PodSandboxStatsFilter& filter);
+    std::vector<api::PodSandboxMetrics> pod_metrics();
+
     Node& node_;
 };
 

@@ -39,15 +39,23 @@ namespace moat::cri {
     return to_grpc(node_.containers->remove(request->container_id()));
 }
 
-::grpc::Status RuntimeService::ListContainers(::grpc::ServerContext*,
-                                              const api::ListContainersRequest* request,
-                                              api::ListContainersResponse* response) {
+std::vector<api::Container> RuntimeService::containers(const api::ContainerFilter& filter) {
+    std::vector<api::Container> found;
     for (const ContainerPtr& container : node_.containers->list()) {
         api::Container item;
         fill(item, container->snapshot(), *container->config);
-        if (matches(request->filter(), item)) {
-            *response->add_containers() = std::move(item);
+        if (matches(filter, item)) {
+            found.push_back(std::move(item));
         }
+    }
+    return found;
+}
+
+::grpc::Status RuntimeService::ListContainers(::grpc::ServerContext*,
+                                              const api::ListContainersRequest* request,
+                                              api::ListContainersResponse* response) {
+    for (api::Container& container : containers(request->filter())) {
+        *response->add_containers() = std::move(container);
     }
     return ::grpc::Status::OK;
 }

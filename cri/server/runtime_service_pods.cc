@@ -76,9 +76,8 @@ std::string pod_info(const PodRecord& record, const std::string& network_namespa
     return ::grpc::Status::OK;
 }
 
-::grpc::Status RuntimeService::ListPodSandbox(::grpc::ServerContext*,
-                                              const api::ListPodSandboxRequest* request,
-                                              api::ListPodSandboxResponse* response) {
+std::vector<api::PodSandbox> RuntimeService::pods(const api::PodSandboxFilter& filter) {
+    std::vector<api::PodSandbox> found;
     for (const PodPtr& pod : node_.pods->list()) {
         const PodRecord record = pod->snapshot();
         // One that is still being made has not been announced to anybody.
@@ -87,9 +86,18 @@ std::string pod_info(const PodRecord& record, const std::string& network_namespa
         }
         api::PodSandbox item;
         fill(item, record, *pod->config);
-        if (matches(request->filter(), item)) {
-            *response->add_items() = std::move(item);
+        if (matches(filter, item)) {
+            found.push_back(std::move(item));
         }
+    }
+    return found;
+}
+
+::grpc::Status RuntimeService::ListPodSandbox(::grpc::ServerContext*,
+                                              const api::ListPodSandboxRequest* request,
+                                              api::ListPodSandboxResponse* response) {
+    for (api::PodSandbox& pod : pods(request->filter())) {
+        *response->add_items() = std::move(pod);
     }
     return ::grpc::Status::OK;
 }

@@ -23,15 +23,9 @@ MOAT_UNBUILT(UpdateContainerResources)
 MOAT_UNBUILT(Exec)
 MOAT_UNBUILT(Attach)
 MOAT_UNBUILT(PortForward)
-MOAT_UNBUILT(ContainerStats)
-MOAT_UNBUILT(ListContainerStats)
-MOAT_UNBUILT(PodSandboxStats)
-MOAT_UNBUILT(ListPodSandboxStats)
 MOAT_UNBUILT(CheckpointContainer)
 MOAT_UNBUILT(CheckpointPod)
 MOAT_UNBUILT(RestorePod)
-MOAT_UNBUILT(ListMetricDescriptors)
-MOAT_UNBUILT(ListPodSandboxMetrics)
 MOAT_UNBUILT(UpdatePodSandboxResources)
 #undef MOAT_UNBUILT
 
@@ -40,13 +34,6 @@ MOAT_UNBUILT(UpdatePodSandboxResources)
                                         ::grpc::ServerWriter<api::Response>*) {      \
         return unbuilt(#Name);                                                       \
     }
-MOAT_UNBUILT_STREAM(StreamPodSandboxes, StreamPodSandboxesRequest, StreamPodSandboxesResponse)
-MOAT_UNBUILT_STREAM(StreamContainers, StreamContainersRequest, StreamContainersResponse)
-MOAT_UNBUILT_STREAM(StreamContainerStats, StreamContainerStatsRequest, StreamContainerStatsResponse)
-MOAT_UNBUILT_STREAM(StreamPodSandboxStats, StreamPodSandboxStatsRequest,
-                    StreamPodSandboxStatsResponse)
-MOAT_UNBUILT_STREAM(StreamPodSandboxMetrics, StreamPodSandboxMetricsRequest,
-                    StreamPodSandboxMetricsResponse)
 MOAT_UNBUILT_STREAM(GetContainerEvents, GetEventsRequest, ContainerEventResponse)
 #undef MOAT_UNBUILT_STREAM
 

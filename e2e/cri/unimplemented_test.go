@@ -19,6 +19,9 @@ var implemented = map[string]bool{
 	"RunPodSandbox": true, "StopPodSandbox": true, "RemovePodSandbox": true, "PodSandboxStatus": true, "ListPodSandbox": true,
 	"CreateContainer": true, "StartContainer": true, "StopContainer": true, "RemoveContainer": true, "ListContainers": true,
 	"ContainerStatus": true, "ExecSync": true, "ReopenContainerLog": true,
+	"ContainerStats": true, "ListContainerStats": true, "PodSandboxStats": true, "ListPodSandboxStats": true,
+	"ListMetricDescriptors": true, "ListPodSandboxMetrics": true, "StreamPodSandboxes": true, "StreamContainers": true,
+	"StreamContainerStats": true, "StreamPodSandboxStats": true, "StreamPodSandboxMetrics": true, "StreamImages": true,
 	"PullImage": true, "ListImages": true, "ImageStatus": true, "RemoveImage": true, "ImageFsInfo": true,
 }
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <set>
 #include <thread>
 
 #include "kernel/base/cleanup.h"
@@ -19,6 +20,7 @@
 #include "kernel/fs/stdio/host_stream.h"
 #include "kernel/fs/vfs.h"
 #include "kernel/mm/address_space.h"
+#include "kernel/net/socket.h"
 #include "kernel/task/fs_context.h"
 #include "kernel/task/task_run.h"
 #include "kernel/task/task_table.h"
@@ -29,6 +31,8 @@ namespace moat::kernel {
 namespace {
 
 constexpr size_t kKeptEvents = 512;
+/// Statistics are asked for every few seconds, and a guest may have millions of descriptors.
+constexpr uint64_t kCountedDescriptors = 1 << 16;
 
 Failure failure(int error, std::string message) { return {error, std::move(message)}; }
 
@@ -596,10 +600,32 @@ Outcome<Sandbox::Stats> Sandbox::stats(const std::string& id) {
     }
     Stats stats;
     stats.tasks = container->task_count();
+    stats.pids_limit = container->pids_limit();
+    std::set<const FdTable*> seen;  // CLONE_FILES
     for (const auto& group : container->pid_namespace().groups()) {
+        if (&group->container() != container.get()) {
+            continue;
+        }
         for (const auto& task : TaskTable::tasks_of(*group)) {
             stats.syscalls += task->syscall_count();
         }
+        if (group->state() < ThreadGroup::State::kZombie) {
+            stats.processes++;
+        }
+        const RefPtr<Task> leader = group->leader();
+        const RefPtr<FdTable> fds = leader ? leader->fds_ref() : nullptr;
+        if (fds && seen.insert(fds.get()).second) {
+            for (const Fd fd : fds->numbers()) {
+                const bool look = stats.file_descriptors++ < kCountedDescriptors;
+                if (const auto file = look ? fds->get(fd) : Errno(EBADF); file.ok()) {
+                    stats.sockets += dynamic_cast<Socket*>(file->get()) != nullptr ? 1 : 0;
+                }
+            }
+        }
+    }
+    if (const auto init = container->init()) {
+        const rlim_t limit = init->limit(RLIMIT_NOFILE).rlim_cur;
+        stats.open_files_limit = limit;
     }
     if (const auto mounts = container->mounts()) {
         upper_usage(*mounts, stats.upper_bytes, stats.upper_inodes);

@@ -72,9 +72,14 @@ class Sandbox {
     Outcome<std::vector<control::ProcessInfo>> processes(const std::string& id);
     struct Stats {
         uint64_t tasks = 0;
+        uint64_t pids_limit = 0;  ///< 0: none
         uint64_t upper_bytes = 0;
         uint64_t upper_inodes = 0;
         uint64_t syscalls = 0;
+        uint64_t processes = 0;
+        uint64_t file_descriptors = 0;
+        uint64_t sockets = 0;  ///< of the first kCountedDescriptors
+        std::optional<uint64_t> open_files_limit;  ///< of the init, soft
     };
     Outcome<Stats> stats(const std::string& id);
     Outcome<> set_paused(const std::string& id, bool paused);

@@ -166,12 +166,22 @@ class Connection {
         }
         if (method == "stats") {
             const auto stats = sandbox_.stats(id);
-            return stats.ok() ? Json{{"ok", true},
-                                     {"tasks", stats->tasks},
-                                     {"upper_bytes", stats->upper_bytes},
-                                     {"upper_inodes", stats->upper_inodes},
-                                     {"syscalls", stats->syscalls}}
-                              : refusal(stats.error());
+            if (!stats.ok()) {
+                return refusal(stats.error());
+            }
+            Json json{{"ok", true},
+                      {"tasks", stats->tasks},
+                      {"pids_limit", stats->pids_limit},
+                      {"processes", stats->processes},
+                      {"file_descriptors", stats->file_descriptors},
+                      {"sockets", stats->sockets},
+                      {"upper_bytes", stats->upper_bytes},
+                      {"upper_inodes", stats->upper_inodes},
+                      {"syscalls", stats->syscalls}};
+            if (stats->open_files_limit) {
+                json["open_files_limit"] = *stats->open_files_limit;
+            }
+            return json;
         }
         if (method == "pause" || method == "resume") {
             return answer(sandbox_.set_paused(id, method == "pause"));

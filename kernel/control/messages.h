@@ -21,7 +21,9 @@
 // state             id                                          {state, pid, exit?}
 // list              -                                           {containers: [{id, state, pid, exit?}]}
 // ps                id                                          {processes: [ProcessInfo]}
-// stats             id                                          {tasks, upper_bytes, upper_inodes, syscalls}
+// stats             id                                          {tasks, pids_limit, processes, file_descriptors,
+//                                                               sockets, open_files_limit?, upper_bytes,
+//                                                               upper_inodes, syscalls}
 // pause, resume     id                                          {}
 // resize            id, exec_id?, rows, columns                 {}
 // reopen_log        id, fds: log                                {}

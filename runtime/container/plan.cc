@@ -72,6 +72,7 @@ cgroups::Limits limits_of(const Resources& r) {
     limits.cpuset_cpus = r.cpuset_cpus;
     limits.cpuset_mems = r.cpuset_mems;
     limits.pids = r.pids_limit;
+    limits.huge_pages = r.huge_pages;
     limits.unified = r.unified;
     return limits;
 }

@@ -104,6 +104,17 @@ Status read_resources(const Fields& r, cgroups::Limits& out) {
         return c.read("mems", out.cpuset_mems);
     }));
     TRY(r.object("pids", [&](const Fields& p) { return p.read("limit", out.pids); }));
+    TRY(r.objects("hugepageLimits", [&](const Fields& h) -> Status {
+        std::string size;
+        uint64_t limit = 0;
+        TRY(h.read("pageSize", size));
+        TRY(h.read("limit", limit));
+        if (size.empty() || size.find('/') != std::string::npos) {
+            return h.error("pageSize", "a size such as 2MB", size);
+        }
+        out.huge_pages[size] = limit;
+        return {};
+    }));
     return r.read("unified", out.unified);
 }
 

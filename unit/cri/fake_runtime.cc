@@ -264,4 +264,16 @@ bool Runtime::sandbox_alive(const std::string& sandbox_id) {
     return world.sandboxes.contains(sandbox_id) && world.sandboxes[sandbox_id];
 }
 
+Result<Stats> Runtime::stats(const std::string& id) {
+    const std::lock_guard lock(FakeWorld::get().mu);
+    TRY(note("stats", id));
+    return Stats();
+}
+
+Result<Stats> Runtime::sandbox_stats(const std::string& id) {
+    const std::lock_guard lock(FakeWorld::get().mu);
+    TRY(note("sandbox_stats", id));
+    return Stats();
+}
+
 }  // namespace moat::runtime

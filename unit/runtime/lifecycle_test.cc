@@ -174,6 +174,9 @@ TEST_CASE("container alone: create, start, wait, delete; output and exit code co
     REQUIRE_OK(stats);
     CHECK(stats->cpu_usage_ns > 0);              // from the cgroup
     CHECK(stats->writable_layer_bytes == 4096);  // from the sentry
+    CHECK(stats->processes == 1);
+    CHECK(stats->file_descriptors == 3);
+    CHECK(stats->cgroup.ends_with("/one"));
 
     CHECK(w.runtime->remove("one").error().code() == EBUSY);
     REQUIRE_OK(w.runtime->start("one"));

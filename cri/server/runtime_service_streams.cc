@@ -1,0 +1,44 @@
+// The lists once more, for nodes whose answer would be too long for one message.
+
+#include "cri/server/node.h"
+#include "cri/server/runtime_service.h"
+#include "cri/server/stream_items.h"
+
+namespace moat::cri {
+
+::grpc::Status RuntimeService::StreamPodSandboxes(
+    ::grpc::ServerContext*, const api::StreamPodSandboxesRequest* request,
+    ::grpc::ServerWriter<api::StreamPodSandboxesResponse>* writer) {
+    return stream_items(*writer, pods(request->filter()),
+                        [](auto& response) { return response.mutable_pod_sandboxes(); });
+}
+
+::grpc::Status RuntimeService::StreamContainers(
+    ::grpc::ServerContext*, const api::StreamContainersRequest* request,
+    ::grpc::ServerWriter<api::StreamContainersResponse>* writer) {
+    return stream_items(*writer, containers(request->filter()),
+                        [](auto& response) { return response.mutable_containers(); });
+}
+
+::grpc::Status RuntimeService::StreamContainerStats(
+    ::grpc::ServerContext*, const api::StreamContainerStatsRequest* request,
+    ::grpc::ServerWriter<api::StreamContainerStatsResponse>* writer) {
+    return stream_items(*writer, container_stats(request->filter()),
+                        [](auto& response) { return response.mutable_container_stats(); });
+}
+
+::grpc::Status RuntimeService::StreamPodSandboxStats(
+    ::grpc::ServerContext*, const api::StreamPodSandboxStatsRequest* request,
+    ::grpc::ServerWriter<api::StreamPodSandboxStatsResponse>* writer) {
+    return stream_items(*writer, pod_stats(request->filter()),
+                        [](auto& response) { return response.mutable_pod_sandbox_stats(); });
+}
+
+::grpc::Status RuntimeService::StreamPodSandboxMetrics(
+    ::grpc::ServerContext*, const api::StreamPodSandboxMetricsRequest*,
+    ::grpc::ServerWriter<api::StreamPodSandboxMetricsResponse>* writer) {
+    return stream_items(*writer, pod_metrics(),
+                        [](auto& response) { return response.mutable_pod_sandbox_metrics(); });
+}
+
+}  // namespace moat::cri
