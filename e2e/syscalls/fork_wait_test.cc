@@ -146,6 +146,45 @@ TEST_CASE("fork: floating point state is copied") {
     CHECK(product == 6.0);
 }
 
+TEST_CASE("fork: children that live on side by side have the caller's registers and can do all") {
+    static volatile sig_atomic_t signals;
+    ::signal(SIGUSR1, [](int) { signals = signals + 1; });
+    Gate end;
+    for (int i = 0; i < 8; ++i) {
+        // Across the call itself: a register that the compiler believes kept, and one of the FPU.
+        const double wanted = i * 1.25;
+        double kept = 0;
+        long pid = SYS_fork;
+        asm volatile("movsd %2, %%xmm13\n\tsyscall\n\tmovsd %%xmm13, %1"
+                     : "+a"(pid), "=m"(kept)
+                     : "m"(wanted)
+                     : "rcx", "r11", "memory", "xmm13");
+        if (pid == 0) {
+            bool good = kept == wanted;
+            ::kill(::getpid(), SIGUSR1);
+            good = good && signals == 1;
+            good = good && run_in_child([i] { ::_exit(i); }) == exited(i);
+            Thread thread([&] { good = good && ::getppid() > 0; });
+            thread.join();
+            end.wait();
+            ::_exit(good ? i : 99);
+        }
+        REQUIRE(pid > 0);
+        CHECK(kept == wanted);
+    }
+    for (int i = 0; i < 8; ++i) {
+        end.open();
+    }
+    int sum = 0;
+    for (int i = 0; i < 8; ++i) {
+        int status = 0;
+        REQUIRE(::wait(&status) > 0);
+        sum += WIFEXITED(status) ? WEXITSTATUS(status) : 1000;
+    }
+    CHECK(sum == 28);
+    ::signal(SIGUSR1, SIG_DFL);
+}
+
 TEST_CASE("fork: a thread other than the main one can fork") {
     WaitStatus status(-1);
     Thread forker([&] { status = run_in_child([] { ::_exit(9); }); });

@@ -26,12 +26,17 @@ namespace moat::platform {
 
 namespace {
 
-/// How long a guest may take to carry out what the sentry ordered, before its process is killed. The
-/// stub needs microseconds; only a guest that was stopped from outside, or attacks, needs longer.
+/// How long a guest may take to carry out what the sentry ordered, before its process is killed.
+/// The stub needs microseconds; only a guest that was stopped from outside, or attacks, needs
+/// longer.
 constexpr int kOrderTimeoutMs = 5000;
 
 HostProcess::DeathHandler death_handler = nullptr;
 int death_epoll = -1;
+
+/// How many threads share a listener, and so a worker, by fork. A command that soon execs needs
+/// none of its own, which costs 60 us; the workers of a server live on and call at the same time.
+constexpr size_t kMaxFamily = 2;
 
 constexpr uint64_t after(uint64_t instruction) { return instruction + 2; }
 
@@ -131,8 +136,9 @@ Result<int64_t> HostThread::run_orders(std::span<const Order> orders) {
             next++;  // done inside the stub, never seen here
         }
         if (next == orders.size() || !same_call(n, orders[next])) {
-            LOG(kWarning, "platform", "host process %d: call %lu instead of the one ordered; killed",
-                process_->pid(), static_cast<unsigned long>(n.number));
+            LOG(kWarning, "platform",
+                "host process %d: call %lu instead of the one ordered; killed", process_->pid(),
+                static_cast<unsigned long>(n.number));
             process_->kill();
             return Errno(ESRCH);
         }
@@ -189,6 +195,11 @@ Result<int> HostProcess::take_slot() {
     return Errno(EAGAIN);
 }
 
+void HostProcess::release_slot(int index) {
+    MutexLock lock(mu_);
+    used_slots_.reset(static_cast<size_t>(index));
+}
+
 RefPtr<HostThread> HostProcess::take_parked() {
     MutexLock lock(mu_);
     if (parked_.empty()) {
@@ -216,14 +227,14 @@ Result<RefPtr<HostThread>> HostProcess::order_thread() {
     const uint32_t order = ++sequence_;
     post_order(h, order);
     TRY(wait_for_word(&h.done, order, *this));
-    // What follows comes from memory that the guest can write. The descriptor may be any of its own;
-    // only a listener answers RECV, and only one of this process' threads says START.
+    // What follows comes from memory that the guest can write. The descriptor may be any of its
+    // own; only a listener answers RECV, and only one of this process' threads says START.
     const int64_t number = h.result;
     if (number < 0) {
         return Errno(EAGAIN);
     }
-    ScopedFd fd(static_cast<int>(
-        ::syscall(SYS_pidfd_getfd, pidfd_.get(), static_cast<int>(number), 0)));
+    ScopedFd fd(
+        static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd_.get(), static_cast<int>(number), 0)));
     if (!fd) {
         return Errno(EAGAIN);
     }
@@ -231,7 +242,8 @@ Result<RefPtr<HostThread>> HostProcess::order_thread() {
     auto listener = make_ref<Listener>(std::move(fd));
     const Notification n = TRY(listener->receive_fresh(kOrderTimeoutMs));
     if (!is_event(n) || n.arguments[0] != MOAT_EV_START ||
-        n.arguments[1] != static_cast<uint64_t>(index) || ::syscall(SYS_tgkill, pid_, n.tid, 0) != 0) {
+        n.arguments[1] != static_cast<uint64_t>(index) ||
+        ::syscall(SYS_tgkill, pid_, n.tid, 0) != 0) {
         LOG(kWarning, "platform", "host process %d: a new thread does not report; killed", pid_);
         kill();
         return Errno(ESRCH);
@@ -264,7 +276,8 @@ Result<RefPtr<HostThread>> HostProcess::acquire_thread(HostThread& caller) {
     return thread;
 }
 
-// Runs one clone order that was written to the caller's slot; both parent and child end in an EVENT.
+// Runs one clone order that was written to the caller's slot; both parent and child end in an
+// EVENT.
 Result<HostProcess::CloneResult> HostProcess::run_clone(HostThread& thread, const Order& order) {
     assert_no_locks_held("injecting a clone");
     Listener& listener = thread.listener();
@@ -337,6 +350,47 @@ Result<HostProcess::OrdersResult> HostProcess::check_orders(HostThread& thread,
 }
 
 Result<RefPtr<HostProcess>> HostProcess::fork(HostThread& thread) {
+    HostProcess& process = thread.process();
+    if (!process.has_spawner_ || thread.listener().thread_count() < kMaxFamily) {
+        return fork_by(thread);
+    }
+    // A thread of its own for the clone: the child inherits that thread's listener, and when the
+    // thread has ended nobody else has it. (A listener of the child's own would be EBUSY until
+    // every holder of the inherited one has closed it, seccomp(2).)
+    const RefPtr<HostThread> spare = TRY(process.order_thread());
+    auto child = fork_by(*spare);
+    TRY(process.end_thread(spare));
+    return child;
+}
+
+// Has a thread exit that sits in an EVENT and never ran guest code; the caller is its receiver.
+Status HostProcess::end_thread(RefPtr<HostThread> thread) {
+    const Order exit_order{SYS_exit, {0}};
+    memcpy(const_cast<Order*>(&thread->slot().orders[0]), &exit_order, sizeof exit_order);
+    Listener& listener = thread->listener();
+    if (!listener.reply(thread->event_id, 1)) {
+        return Errno(ESRCH);
+    }
+    for (;;) {
+        const auto received = listener.receive_fresh(kOrderTimeoutMs);
+        if (!received.ok() ||
+            (received->tid == thread->tid() && !same_call(*received, exit_order))) {
+            kill();
+            return Errno(ESRCH);
+        }
+        if (received->tid == thread->tid()) {
+            listener.let_run(received->id);
+            break;
+        }
+        listener.set_aside(*received);
+    }
+    // The thread touches its slot no more.
+    release_slot(thread->slot_index());
+    return {};
+}
+
+// By the thread itself.
+Result<RefPtr<HostProcess>> HostProcess::fork_by(HostThread& thread) {
     Area area = TRY(take_area());
     auto undo = Cleanup([&] { give_back_area(std::move(area)); });
     const CpuHold hold(thread.tid());

@@ -84,8 +84,9 @@ class HostProcess final : public RefCounted {
     /// Drops the pool's processes of a zygote that is about to be killed.
     void drain_pool();
 
-    /// Forks by the thread itself, which must be in an EVENT and whose listener's receiver the caller
-    /// must be. The child's thread shares the listener and is parked in its stub.
+    /// Forks `thread`, which must be in an EVENT and whose listener's receiver the caller must be. The
+    /// child has one thread, parked in its stub. It shares the caller's listener as long as few do; a
+    /// child beyond those has one of its own, and another slot than its parent.
     static Result<RefPtr<HostProcess>> fork(HostThread& thread);
     /// A parked thread: a spare one or a new one. Made by the spawner, with a listener of its own,
     /// where there is a spawner, else by `caller` (in an EVENT, receiver as for fork), sharing its.
@@ -128,10 +129,13 @@ class HostProcess final : public RefCounted {
     Result<RefPtr<HostProcess>> fork_zygote();
     Result<RefPtr<HostProcess>> make_clean();
     Result<RefPtr<HostThread>> order_thread();
+    static Result<RefPtr<HostProcess>> fork_by(HostThread& thread);
+    Status end_thread(RefPtr<HostThread> thread);
     Result<CloneResult> run_clone(HostThread& thread, const Order& order);
     Result<OrdersResult> check_orders(HostThread& thread, std::span<const Order> orders);
     volatile AreaHeader& header() const;
     Result<int> take_slot();
+    void release_slot(int index);
 
     const pid_t pid_;
     const ScopedFd pidfd_;

@@ -2,8 +2,6 @@
 
 #include <linux/sched.h>
 
-#include <array>
-
 #include "kernel/base/cleanup.h"
 #include "kernel/mm/address_space.h"
 #include "kernel/syscalls/syscall.h"
@@ -19,19 +17,20 @@ namespace {
 constexpr uint64_t kNamespaceFlags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |
                                      CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP;
 
-/// The caller's FPU state, copied to the new thread's signal stack by its own stub as it enters the
-/// guest; both lie in one address space. Nothing: the thread starts with a clean FPU.
-std::array<uint64_t, 3> inherited_fpu(platform::HostThread& from, platform::HostThread& to,
-                                      uint64_t fpstate) {
-    const uint64_t top = platform::signal_stack_top(from.slot_index());
-    if (fpstate < top - MOAT_FIRST_FRAME + 0x1000 || fpstate >= top) {
-        return {};
-    }
-    const uint64_t size = top - fpstate;
-    return {platform::signal_stack_top(to.slot_index()) - size, fpstate, size};
-}
-
 }  // namespace
+
+// The caller's FPU state goes to the new thread's signal stack, copied by its own stub as it enters the
+// guest; both stacks lie in the child's address space, shared or a copy. Nothing to inherit: the thread
+// starts with a clean FPU.
+void TaskLife::inherit_fpu(const Task& parent, Task& child, const platform::HostThread& thread) {
+    const uint64_t top = platform::signal_stack_top(parent.thread_->slot_index());
+    if (parent.fpstate_ < top - MOAT_FIRST_FRAME + 0x1000 || parent.fpstate_ >= top) {
+        return;
+    }
+    const uint64_t size = top - parent.fpstate_;
+    child.fpstate_ = platform::signal_stack_top(thread.slot_index()) - size;
+    child.fpu_copy_ = {child.fpstate_, parent.fpstate_, size};
+}
 
 RefPtr<Task> TaskLife::make_task(RefPtr<ThreadGroup> group, Task& parent, int32_t tid) {
     auto task = make_ref<Task>(std::move(group), tid);
@@ -97,9 +96,7 @@ Result<int64_t> TaskLife::clone_thread(Task& task, const CloneArguments& argumen
     uncharge.release();
     give_back.release();
     const int32_t tid = child->tid();
-    const auto [to, from, size] = inherited_fpu(*task.thread_, *thread, task.fpstate_);
-    child->fpu_copy_ = {to, from, size};
-    child->fpstate_ = to;
+    inherit_fpu(task, *child, *thread);
     child->registers_ = task.registers_;
     child->registers_.rax = 0;
     if (arguments.stack != 0) {
@@ -165,15 +162,17 @@ Result<int64_t> TaskLife::clone_process(Task& task, const CloneArguments& argume
     if ((flags & CLONE_VM) != 0) {
         // vfork and posix_spawn: a guest process in the same host process, until it execs.
         thread = TRY(task.mm().process().acquire_thread(*task.thread_));
-        const auto [to, from, size] = inherited_fpu(*task.thread_, *thread, task.fpstate_);
-    child->fpu_copy_ = {to, from, size};
-    child->fpstate_ = to;
+        inherit_fpu(task, *child, *thread);
         child->set_mm(task.mm_ref());
     } else {
         const auto process = TRY(platform::HostProcess::fork(*task.thread_));
         thread = process->take_parked();
         CHECK(thread);
-        child->fpstate_ = task.fpstate_;  // the signal stack was copied
+        if (thread->slot_index() == task.thread_->slot_index()) {
+            child->fpstate_ = task.fpstate_;  // the signal stack was copied
+        } else {
+            inherit_fpu(task, *child, *thread);
+        }
         child->alternate_stack_ = task.alternate_stack_;
         auto mm = make_ref<AddressSpace>(process);
         mm->copy_layout_from(task.mm());

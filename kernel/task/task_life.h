@@ -84,6 +84,7 @@ class TaskLife {
     static Result<int64_t> clone_thread(Task& task, const CloneArguments& arguments);
     static Result<int64_t> clone_process(Task& task, const CloneArguments& arguments);
     static RefPtr<Task> make_task(RefPtr<ThreadGroup> group, Task& parent, int32_t tid);
+    static void inherit_fpu(const Task& parent, Task& child, const platform::HostThread& thread);
 };
 
 }  // namespace moat::kernel
