@@ -1,15 +1,14 @@
 // moatd: the CRI server of a node.
 
 #include <signal.h>
-#include <spdlog/sinks/stdout_color_sinks.h>
-#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
-#include "cri/base/json_log.h"
-#include "cri/base/settings.h"
+#include "cri/base/log.h"
+#include "cri/config/config_file.h"
+#include "cri/config/setting_table.h"
 #include "cri/images/archive.h"
 #include "cri/server/node.h"
 #include "cri/server/server.h"
@@ -18,17 +17,6 @@
 namespace {
 
 using namespace moat::cri;
-
-void set_up_log(const Settings& settings) {
-    auto logger = spdlog::stderr_color_mt("moatd");
-    spdlog::set_default_logger(logger);
-    spdlog::set_level(spdlog::level::from_str(settings.log_level));
-    if (settings.log_json) {
-        spdlog::set_formatter(make_json_formatter());
-    } else {
-        spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%fZ %l %v", spdlog::pattern_time_type::utc);
-    }
-}
 
 int fail(const moat::cri::Error& error) {
     std::fprintf(stderr, "moatd: %s\n", error.message().c_str());
@@ -52,6 +40,49 @@ int load(const Settings& settings, const std::string& archive, const std::string
         std::printf("\n");
     }
     return 0;
+}
+
+int print(const std::string& text) {
+    std::fputs(text.c_str(), stdout);
+    return std::fflush(stdout) == 0 ? 0 : 1;
+}
+
+/// An option for each row of the setting table. The values stay text until the file has been read,
+/// which they override.
+std::vector<CLI::Option*> add_settings(CLI::App& app) {
+    std::vector<CLI::Option*> options;
+    const Settings defaults;
+    for (const Setting& setting : setting_table()) {
+        const std::string flag = flag_of(setting);
+        std::string help = setting.help;
+        if (*setting.values != 0) {
+            help += std::string(", one of ") + setting.values;
+        }
+        if (std::holds_alternative<bool Settings::*>(setting.member)) {
+            options.push_back(app.add_flag(flag)->description(help));
+            continue;
+        }
+        CLI::Option* option =
+            app.add_option(flag, CLI::callback_t([](const auto&) { return true; }), help);
+        if (std::holds_alternative<std::vector<std::string> Settings::*>(setting.member)) {
+            option->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+        } else {
+            option->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+            option->default_str(toml_value(defaults, setting));
+        }
+        options.push_back(option);
+    }
+    return options;
+}
+
+std::vector<Override> overrides_of(const std::vector<CLI::Option*>& options) {
+    std::vector<Override> overrides;
+    for (const CLI::Option* option : options) {
+        if (option->count() > 0) {
+            overrides.push_back({option->get_name(), option->results()});
+        }
+    }
+    return overrides;
 }
 
 int list(const Settings& settings) {
@@ -78,31 +109,14 @@ int list(const Settings& settings) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    Settings settings;
     CLI::App app{
         "moatd serves the Kubernetes Container Runtime Interface; each pod gets its own kernel"};
     app.set_version_flag("--version", moat::kVersion);
-    app.add_option("--socket", settings.socket, "where to listen, unix:///path")
-        ->capture_default_str();
-    app.add_option("--root", settings.root, "images and persistent state")->capture_default_str();
-    app.add_option("--state", settings.state, "state that ends with the machine's uptime")
-        ->capture_default_str();
-    app.add_option("--cni-conf-dir", settings.cni_conf_dir,
-                   "CNI configurations; none: the built-in network")
-        ->capture_default_str();
-    app.add_option("--cni-bin-dir", settings.cni_bin_dir, "CNI plugins")->capture_default_str();
-    app.add_option("--registry-mirror", settings.registry_mirrors,
-                   "HOST=URL: ask URL first for images of HOST; may be repeated")
-        ->allow_extra_args(false);
-    app.add_option("--registry-config-dir", settings.registry_config_dir, "HOST/hosts.toml files")
-        ->capture_default_str();
-    app.add_option("--sentry", settings.sentry_path, "moat-sentry; default: beside moatd");
-    app.add_option("--gofer", settings.gofer_path, "moat-gofer; default: beside moatd");
-    app.add_option("--log-level", settings.log_level, "debug, info, warning or error")
-        ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error"}))
-        ->capture_default_str();
-    app.add_flag("--log-json", settings.log_json, "one JSON object a line");
-    app.add_flag("--strace", settings.strace, "sentries log every system call of their guests");
+    ConfigSource source;
+    CLI::Option* config_option =
+        app.add_option("--config", source.path, "TOML file with the settings below")
+            ->capture_default_str();
+    const std::vector<CLI::Option*> options = add_settings(app);
 
     std::string archive;
     std::string name;
@@ -114,13 +128,40 @@ int main(int argc, char** argv) {
         ->required();
     image_load->add_option("--name", name, "the image's name, instead of the archive's");
     CLI::App* image_list = image->add_subcommand("list", "id, size and names of all images");
+    CLI::App* config = app.add_subcommand("config", "the configuration file");
+    config->require_subcommand(1);
+    CLI::App* config_default =
+        config->add_subcommand("default", "print a file with every setting, explained");
+    CLI::App* config_check = config->add_subcommand("check", "read the file as moatd would");
+    CLI::App* config_show =
+        config->add_subcommand("show", "print the settings that file and command line make");
+    for (CLI::App* command :
+         {image, image_load, image_list, config, config_default, config_check, config_show}) {
+        command->fallthrough();  // moatd's own options may stand behind the command, too
+    }
     CLI11_PARSE(app, argc, argv);
+    source.required = config_option->count() > 0 || config_check->parsed();
+    source.overrides = overrides_of(options);
+    if (config_default->parsed()) {
+        return print(write_config(Settings()));
+    }
+    const auto loaded = load_settings(source);
+    if (!loaded.ok()) {
+        return fail(loaded.error());
+    }
+    const Settings& settings = *loaded;
+    if (config_check->parsed()) {
+        return print(source.path + ": good\n");
+    }
+    if (config_show->parsed()) {
+        return print(write_config(settings));
+    }
 
     // A client that goes away must not end the server; gRPC and the pipes of exec report EPIPE.
     signal(SIGPIPE, SIG_IGN);
     // Files get the modes that they are opened with.
     umask(0022);
-    set_up_log(settings);
+    start_log(settings);
     if (image_load->parsed()) {
         return load(settings, archive, name);
     }
@@ -132,7 +173,8 @@ int main(int argc, char** argv) {
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-    const auto served = serve(settings);
+    const auto served = serve(settings, source);
     return served.ok() ? 0 : fail(served.error());
 }

@@ -5,7 +5,8 @@
 
 namespace moat::cri {
 
-/// What moatd's command line decides; immutable once it runs.
+/// What moatd's configuration decides. The initialisers are the defaults; config/setting_table.cc
+/// has a row for each member, with its name in the file and on the command line.
 struct Settings {
     std::string socket = "/run/moat/moatd.sock";
     std::string root =

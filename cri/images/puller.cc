@@ -21,7 +21,7 @@ Result<std::string> ImagePuller::pull(const std::string& text, const RegistryAut
                                       const std::function<bool()>& cancelled) {
     const Reference reference = TRY(parse_reference(text));
     const std::string step = "pull " + text;
-    const auto endpoints = TRY_STEP(step, hosts_.endpoints(reference.host));
+    const auto endpoints = TRY_STEP(step, hosts().endpoints(reference.host));
     std::string tried;
     int code = EIO;
     {

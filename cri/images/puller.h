@@ -17,6 +17,11 @@ namespace moat::cri {
 class ImagePuller {
   public:
     ImagePuller(ImageStore& store, RegistryHosts hosts) : store_(store), hosts_(std::move(hosts)) {}
+    /// Pulls that begin from here on ask these.
+    void set_hosts(RegistryHosts hosts) {
+        const std::lock_guard lock(mu_);
+        hosts_ = std::move(hosts);
+    }
 
     /// Returns the image's id. `cancelled` is asked now and then.
     Result<std::string> pull(const std::string& reference, const RegistryAuth& auth,
@@ -27,6 +32,10 @@ class ImagePuller {
         bool done = false;
         Status status;
     };
+    RegistryHosts hosts() {
+        const std::lock_guard lock(mu_);
+        return hosts_;
+    }
     Result<std::string> pull_from(RegistryClient& client, const Reference& reference);
     Status ensure_layer(RegistryClient& client, const Descriptor& blob, const std::string& diff_id);
     Status fetch_layer(RegistryClient& client, const Descriptor& blob, const std::string& diff_id);
@@ -34,8 +43,8 @@ class ImagePuller {
                          const std::vector<std::string>& diff_ids);
 
     ImageStore& store_;
-    RegistryHosts hosts_;
     std::mutex mu_;
+    RegistryHosts hosts_;  ///< guarded by mu_
     std::condition_variable settled_;
     std::map<std::string, std::shared_ptr<InFlight>> in_flight_;  ///< by diff id; guarded by mu_
 };

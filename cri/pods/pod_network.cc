@@ -35,7 +35,7 @@ Result<PodNetwork> PodNetworks::choose(const std::string& pod_id,
         return network;
     }
     network.namespace_path = settings_.namespaces_directory() + "/" + pod_id;
-    auto cni = TRY_HOST("network of the pod", load_cni_network(settings_.cni_conf_dir));
+    auto cni = TRY_HOST("network of the pod", load_cni_network(directories().conf));
     if (cni) {
         network.kind = PodNetwork::Kind::kCni;
         network.cni_config = cni->source;
@@ -48,7 +48,7 @@ Result<PodNetwork> PodNetworks::choose(const std::string& pod_id,
                 "config.port_mappings: host port " + std::to_string(port.host_port()) +
                 ": the built-in network has none; put a CNI configuration with the plugin "
                 "portmap into " +
-                settings_.cni_conf_dir);
+                directories().conf);
         }
     }
     return network;
@@ -67,7 +67,7 @@ Status PodNetworks::set_up(const PodRecord& pod, const api::PodSandboxConfig& co
     }
     const CniNetwork cni = TRY_HOST("network of the pod", parse_cni_network(network.cni_config));
     network.cni_result =
-        TRY_HOST("network of the pod", cni_add(cni, settings_.cni_bin_dir, cni_pod(pod, config)));
+        TRY_HOST("network of the pod", cni_add(cni, directories().bin, cni_pod(pod, config)));
     network.ips = TRY_HOST("network of the pod", parse_cni_result(network.cni_result)).ips;
     if (network.ips.empty()) {
         return internal_error("network of the pod: CNI network " + cni.name + " gave no address");
@@ -80,7 +80,7 @@ Status PodNetworks::check(const PodRecord& pod, const api::PodSandboxConfig& con
         return {};
     }
     const CniNetwork cni = TRY(parse_cni_network(pod.network.cni_config));
-    return cni_check(cni, settings_.cni_bin_dir, cni_pod(pod, config), pod.network.cni_result);
+    return cni_check(cni, directories().bin, cni_pod(pod, config), pod.network.cni_result);
 }
 
 Status PodNetworks::tear_down(const PodRecord& pod, const api::PodSandboxConfig& config) {
@@ -99,19 +99,20 @@ Status PodNetworks::tear_down(const PodRecord& pod, const api::PodSandboxConfig&
             cni_arguments.namespace_path.clear();
         }
         TRY_HOST("network of the pod",
-                 cni_delete(cni, settings_.cni_bin_dir, cni_arguments, network.cni_result));
+                 cni_delete(cni, directories().bin, cni_arguments, network.cni_result));
     }
     TRY_HOST("network namespace", remove_network_namespace(network.namespace_path));
     return {};
 }
 
 Status PodNetworks::ready() {
-    const auto cni = TRY(load_cni_network(settings_.cni_conf_dir));
+    const Directories where = directories();
+    const auto cni = TRY(load_cni_network(where.conf));
     if (!cni) {
         return {};
     }
     for (const CniNetwork::Plugin& plugin : cni->plugins) {
-        const std::string path = settings_.cni_bin_dir + "/" + plugin.type;
+        const std::string path = where.bin + "/" + plugin.type;
         if (access(path.c_str(), X_OK) != 0) {
             return Error::from_errno(errno, "CNI network " + cni->name + ": plugin " + path);
         }

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <mutex>
 #include <string>
 
+#include "cri/base/settings.h"
 #include "cri/cni/builtin_network.h"
 #include "cri/store/pod_store.h"
 
@@ -12,13 +14,20 @@ class PodSandboxConfig;
 namespace moat::cri {
 
 namespace api = ::runtime::v1;
-struct Settings;
+
 
 /// Chooses and makes a pod's network: the node's own, CNI's, or the built-in one.
 class PodNetworks {
   public:
     PodNetworks(const Settings& settings, Database& database)
-        : settings_(settings), builtin_(database) {}
+        : settings_(settings),
+          directories_{settings.cni_conf_dir, settings.cni_bin_dir},
+          builtin_(database) {}
+    /// From here on CNI configurations and plugins are looked for there.
+    void set_directories(const std::string& conf_dir, const std::string& bin_dir) {
+        const std::lock_guard lock(mu_);
+        directories_ = {conf_dir, bin_dir};
+    }
 
     /// Which network a new pod will have. Nothing is made yet: the answer goes into the database
     /// first.
@@ -35,7 +44,18 @@ class PodNetworks {
     BuiltinNetwork& builtin() { return builtin_; }
 
   private:
+    struct Directories {
+        std::string conf;
+        std::string bin;
+    };
+    Directories directories() {
+        const std::lock_guard lock(mu_);
+        return directories_;
+    }
+
     const Settings& settings_;
+    std::mutex mu_;
+    Directories directories_;  ///< guarded by mu_
     BuiltinNetwork builtin_;
 };
 

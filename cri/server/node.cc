@@ -1,12 +1,15 @@
 #include "cri/server/node.h"
 
+#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 
+#include "cri/base/log.h"
+#include "cri/config/setting_table.h"
 #include "runtime/runtime.h"
 
 namespace moat::cri {
 
-Node::Node(const Settings& chosen, FileLock lock) : settings(chosen), instance(std::move(lock)) {}
+Node::Node(const Settings& chosen, FileLock lock) : settings(chosen), instance(std::move(lock)), current_(chosen) {}
 
 Node::~Node() {
     // Watchers of pods call the containers, so the pods' threads end first.
@@ -60,6 +63,34 @@ Result<std::unique_ptr<Node>> Node::open(const Settings& settings) {
     TRY_STEP("containers of the last moatd", node->containers->recover());
     TRY_STEP("pods of the last moatd", node->pods->recover());
     return node;
+}
+
+Settings Node::current_settings() {
+    const std::lock_guard lock(current_mu_);
+    return current_;
+}
+
+void Node::apply(const Settings& changed) {
+    const std::lock_guard lock(current_mu_);
+    std::string taken;
+    std::string waiting;
+    for (const Setting& setting : setting_table()) {
+        if (same_value(current_, changed, setting)) {
+            continue;
+        }
+        std::string& list = setting.takes == Takes::kReload ? taken : waiting;
+        list += (list.empty() ? "" : ", ") + std::string(setting.key);
+        if (setting.takes == Takes::kReload) {
+            copy_value(changed, current_, setting);
+        }
+    }
+    configure_log(current_);
+    puller->set_hosts(RegistryHosts(current_.registry_config_dir, current_.registry_mirrors));
+    networks->set_directories(current_.cni_conf_dir, current_.cni_bin_dir);
+    spdlog::info("configuration reloaded; changed: {}", taken.empty() ? "nothing" : taken);
+    if (!waiting.empty()) {
+        spdlog::warn("configuration: needs a restart of moatd: {}", waiting);
+    }
 }
 
 }  // namespace moat::cri

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 
 #include "cri/base/settings.h"
 #include "cri/containers/container_manager.h"
@@ -18,7 +19,12 @@ struct Node {
     static Result<std::unique_ptr<Node>> open(const Settings& settings);
     ~Node();
 
-    const Settings settings;
+    /// Takes over what a running moatd can, and logs what needs a restart.
+    void apply(const Settings& changed);
+    /// Those in force: the start's, with what reloads have changed.
+    Settings current_settings();
+
+    const Settings settings;  ///< the start's
     FileLock instance;  ///< one moatd per root
     std::unique_ptr<Database> database;
     std::unique_ptr<runtime::Runtime> runtime;
@@ -30,6 +36,8 @@ struct Node {
     std::unique_ptr<StatsCollector> stats;
 
   private:
+    std::mutex current_mu_;
+    Settings current_;  ///< guarded by current_mu_
     Node(const Settings& chosen, FileLock lock);
 };
 

@@ -37,7 +37,7 @@ namespace moat::cri {
     }
     response->mutable_features()->set_supplemental_groups_policy(true);
     if (request->verbose()) {
-        const Settings& s = node_.settings;
+        const Settings s = node_.current_settings();
         (*response->mutable_info())["config"] = nlohmann::json{
             {"root", s.root},
             {"state", s.state},

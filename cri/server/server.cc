@@ -43,9 +43,20 @@ Status clear_socket(const std::string& path) {
     return {};
 }
 
+/// SIGHUP: what can change takes effect; a file that cannot be read changes nothing.
+void reload(Node& node, const ConfigSource& source) {
+    const auto changed = load_settings(source);
+    if (!changed.ok()) {
+        spdlog::error("configuration not reloaded, the old one stays: {}",
+                      changed.error().message());
+        return;
+    }
+    node.apply(*changed);
+}
+
 }  // namespace
 
-Status serve(const Settings& settings) {
+Status serve(const Settings& settings, const ConfigSource& source) {
     constexpr std::string_view kScheme = "unix://";
     std::string path = settings.socket;
     if (path.rfind(kScheme, 0) == 0) {
@@ -81,8 +92,11 @@ Status serve(const Settings& settings) {
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
     int signal = 0;
-    sigwait(&signals, &signal);
+    while (sigwait(&signals, &signal) != 0 || signal == SIGHUP) {
+        reload(*node, source);
+    }
     spdlog::info("signal {}: moatd ends, its pods run on", signal);
     server->Shutdown(std::chrono::system_clock::now() + kShutdownPatience);
     server->Wait();
