@@ -1,8 +1,7 @@
 #pragma once
 
-// The runtime layer's face: what `moat` (the command line) and `moatd` (the CRI server) both call.
-// Whichever makes a pod, the other can list it, exec into it or delete it: all state is in
-// `state_root/<id>/` (locked by flock while it changes) and in the sentry itself.
+// The runtime layer's face: what `moatd` (the CRI server) calls, whichever handler a pod has.
+// sentry_runtime.h is the one that sandboxes; `moat` (the command line) calls that.
 
 #include <cstdint>
 #include <functional>
@@ -22,14 +21,6 @@ namespace moat::runtime {
 using control::ContainerState;
 using control::ExitStatus;
 using control::ProcessInfo;
-
-struct Options {
-    std::string state_root = "/run/moat";
-    std::string sentry_path;  ///< empty: moat-sentry beside the running executable
-    std::string gofer_path;   ///< empty: moat-gofer beside the running executable
-    bool strace = false;
-    std::string log_level = "info";
-};
 
 /// CPU, memory and pids limits; unset fields are left alone.
 struct Resources {
@@ -103,9 +94,9 @@ struct ContainerInfo {
 struct Stats : cgroups::Statistics {
     uint64_t writable_layer_bytes = 0;
     uint64_t writable_layer_inodes = 0;
-    uint64_t processes = 0;         ///< of a container: its own; of a pod: the host's, helpers included
-    uint64_t file_descriptors = 0;  ///< of a container's processes together
-    uint64_t sockets = 0;           ///< among them
+    uint64_t processes = 0;  ///< of a container: its own; of a pod: the host's, helpers included
+    uint64_t file_descriptors = 0;             ///< of a container's processes together
+    uint64_t sockets = 0;                      ///< among them
     std::optional<uint64_t> open_files_limit;  ///< RLIMIT_NOFILE (soft) of the first process
     std::string cgroup;                        ///< its path, from a hierarchy's root on
 };
@@ -126,57 +117,48 @@ class EventStream {
     virtual void cancel() = 0;
 };
 
+/// What runs pods: a sandbox of our own (sentry_runtime.h) or another kernel's means. Safe to use
+/// from several threads. All ids are the caller's.
 class Runtime {
   public:
-    explicit Runtime(Options options);
-    ~Runtime();
+    virtual ~Runtime() = default;
 
     /// Makes cgroup, state directory and sentry of a pod; on error nothing is left of it.
-    Status create_sandbox(const SandboxConfig& config);
+    virtual Status create_sandbox(const SandboxConfig& config) = 0;
     /// Kills all of the pod's containers and its sentry and removes what was made. A sandbox that
     /// is not there is a success.
-    Status destroy_sandbox(const std::string& id);
+    virtual Status destroy_sandbox(const std::string& id) = 0;
     /// OCI create: builds the plan, starts the gofer (and the sentry, for a container that starts a
     /// sandbox), leaves the container Created.
-    Status create(const CreateConfig& config);
-    Status start(const std::string& id);
-    Result<ContainerInfo> state(const std::string& id);
-    Result<std::vector<ContainerInfo>> list();
+    virtual Status create(const CreateConfig& config) = 0;
+    virtual Status start(const std::string& id) = 0;
+    virtual Result<ContainerInfo> state(const std::string& id) = 0;
     /// ESRCH when it does not run. `all`: every process of the container.
-    Status kill(const std::string& id, int signal, bool all = false);
-    /// kill() for somebody at a terminal: an init without a handler is not spared (kill() leaves it
-    /// alone, as pid_namespaces(7) has it, unless it is SIGKILL or SIGSTOP).
-    Status interrupt(const std::string& id, int signal);
+    virtual Status kill(const std::string& id, int signal, bool all = false) = 0;
     /// EBUSY unless stopped or `force`. Deleting what is not there: ENOENT.
-    Status remove(const std::string& id, bool force = false);
+    virtual Status remove(const std::string& id, bool force = false) = 0;
     /// Blocks until the container's init has ended. ECONNRESET: the sentry died.
-    Result<ExitStatus> wait(const std::string& id);
+    virtual Result<ExitStatus> wait(const std::string& id) = 0;
     /// Starts a process in a running container; its exit is collected by wait_exec().
-    Result<std::string> exec(const std::string& id, const ExecConfig& config);
-    Result<ExitStatus> wait_exec(const std::string& id, const std::string& exec_id);
-    Status kill_exec(const std::string& id, const std::string& exec_id, int signal);
-    Status resize(const std::string& id, const std::string& exec_id, uint16_t rows,
-                  uint16_t columns);
-    Result<std::vector<ProcessInfo>> processes(const std::string& id);
-    Result<Stats> stats(const std::string& id);
+    virtual Result<std::string> exec(const std::string& id, const ExecConfig& config) = 0;
+    virtual Result<ExitStatus> wait_exec(const std::string& id, const std::string& exec_id) = 0;
+    virtual Status kill_exec(const std::string& id, const std::string& exec_id, int signal) = 0;
+    virtual Status resize(const std::string& id, const std::string& exec_id, uint16_t rows,
+                          uint16_t columns) = 0;
+    virtual Result<std::vector<ProcessInfo>> processes(const std::string& id) = 0;
+    virtual Result<Stats> stats(const std::string& id) = 0;
     /// Of the pod's cgroup as a whole, the sentry and the gofers included.
-    Result<Stats> sandbox_stats(const std::string& sandbox_id);
+    virtual Result<Stats> sandbox_stats(const std::string& sandbox_id) = 0;
     /// Of a container, or of a pod's sandbox. All or nothing: after an error the old values hold.
-    Status update(const std::string& id, const Resources& resources);
-    Status pause(const std::string& id);
-    Status resume(const std::string& id);
+    virtual Status update(const std::string& id, const Resources& resources) = 0;
+    virtual Status pause(const std::string& id) = 0;
+    virtual Status resume(const std::string& id) = 0;
     /// Goes on logging into `log_fd` (borrowed), from a line's start.
-    Status reopen_log(const std::string& id, int log_fd);
-    Result<std::unique_ptr<EventStream>> events(const std::string& sandbox_id);
-    Result<std::string> stacks(const std::string& sandbox_id);
+    virtual Status reopen_log(const std::string& id, int log_fd) = 0;
+    virtual Result<std::unique_ptr<EventStream>> events(const std::string& sandbox_id) = 0;
     /// Whether the sandbox's sentry is alive (its pid's start time is compared, not its number
     /// only).
-    bool sandbox_alive(const std::string& sandbox_id);
-
-    struct Impl;  ///< of runtime/ alone
-
-  private:
-    std::unique_ptr<Impl> impl_;
+    virtual bool sandbox_alive(const std::string& sandbox_id) = 0;
 };
 
 }  // namespace moat::runtime

@@ -18,6 +18,7 @@ struct Settings {
     std::vector<std::string> registry_mirrors;  ///< host=url
     std::string sentry_path;                    ///< empty: beside moatd
     std::string gofer_path;
+    std::string default_handler = "moat";       ///< of a pod whose RuntimeClass names none
     std::string log_level = "info";
     bool log_json = false;
     bool strace = false;

@@ -16,6 +16,7 @@ const Setting kTable[] = {
     {"state", &S::state, Takes::kRestart, "State that ends with the machine's uptime"},
     {"sentry", &S::sentry_path, Takes::kRestart, "moat-sentry; empty: beside moatd"},
     {"gofer", &S::gofer_path, Takes::kRestart, "moat-gofer; empty: beside moatd"},
+    {"default_handler", &S::default_handler, Takes::kRestart, "The handler of pods whose RuntimeClass names none"},
     {"strace", &S::strace, Takes::kRestart, "Sentries log every system call of their guests"},
 
     {"log.level", &S::log_level, Takes::kReload, "The least important lines that are written", "trace|debug|info|warning|error"},

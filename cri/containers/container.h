@@ -11,6 +11,9 @@ namespace runtime::v1 {
 class ContainerConfig;
 class LinuxContainerResources;
 }  // namespace runtime::v1
+namespace moat::runtime {
+class Runtime;
+}
 
 namespace moat::cri {
 
@@ -24,6 +27,7 @@ struct Container {
     const std::string id;
     const std::string pod_id;
     const std::shared_ptr<const api::ContainerConfig> config;
+    runtime::Runtime& runtime;  ///< its pod's
 
     /// Held by create, start and remove for their whole length, so that they do not overtake each
     /// other. Not by a stop, which waits for the guest: a second stop with a shorter grace period
@@ -36,10 +40,12 @@ struct Container {
     std::shared_ptr<Terminal> terminal;  ///< guarded by mu
 
     Container(ContainerRecord container_record,
-              std::shared_ptr<const api::ContainerConfig> container_config)
+              std::shared_ptr<const api::ContainerConfig> container_config,
+              runtime::Runtime& pod_runtime)
         : id(container_record.id),
           pod_id(container_record.pod_id),
           config(std::move(container_config)),
+          runtime(pod_runtime),
           record(std::move(container_record)) {}
 
     ContainerRecord snapshot() {

@@ -100,7 +100,8 @@ Result<std::string> ContainerManager::create(const std::string& pod_id,
                        : inserted.error();
         }
         container = std::make_shared<Container>(std::move(record),
-                                                std::make_shared<api::ContainerConfig>(config));
+                                                std::make_shared<api::ContainerConfig>(config),
+                                                pod->runtime());
     }
     const std::lock_guard operation(container->operation);
     const std::string step = "container " + config.metadata().name() + " of pod " + pod->id;
@@ -142,7 +143,7 @@ Status ContainerManager::make(Container& container) {
     }
     const ImageConfig image_config =
         TRY_HOST("image " + image->id, parse_image_config(image->config));
-    const auto sandbox = runtime_.state(pod->id);
+    const auto sandbox = pod->runtime().state(pod->id);
     SpecInput input{.config = config, .pod = *pod->config, .image = image_config};
     input.rootfs = images_.root_path(record.chain_id);
     input.user = TRY(resolve_user(input.rootfs, user_request(config, image_config)));
@@ -174,7 +175,7 @@ Status ContainerManager::make(Container& container) {
         }
         create.stdio.cri_log_fd = log.get();
     }
-    TRY_HOST("runtime", runtime_.create(create));
+    TRY_HOST("runtime", container.runtime.create(create));
     if (terminal != nullptr) {
         terminal->close_slave();
         terminal->start(std::move(log));
@@ -204,7 +205,7 @@ Status ContainerManager::reopen_log(const std::string& id) {
         return {};
     }
     TRY_HOST("container " + container->id + ": reopen its log",
-             runtime_.reopen_log(container->id, log.get()));
+             container->runtime.reopen_log(container->id, log.get()));
     return {};
 }
 

@@ -85,12 +85,12 @@ Result<ExecResult> ContainerManager::exec_sync(const std::string& id,
     config.args = command;
     config.stdio.stdout_fd = out.write_end.get();
     config.stdio.stderr_fd = err.write_end.get();
-    const std::string exec_id = TRY_HOST(step, runtime_.exec(container->id, config));
+    const std::string exec_id = TRY_HOST(step, container->runtime.exec(container->id, config));
     out.write_end.reset();
     err.write_end.reset();
 
-    std::thread([&runtime = runtime_, wait, container, exec_id] {
-        wait->exit = runtime.wait_exec(container->id, exec_id);
+    std::thread([wait, container, exec_id] {
+        wait->exit = container->runtime.wait_exec(container->id, exec_id);
         eventfd_write(wait->ended.get(), 1);
     }).detach();
     const auto deadline = std::chrono::steady_clock::now() + timeout;
@@ -107,7 +107,7 @@ Result<ExecResult> ContainerManager::exec_sync(const std::string& id,
                 timed = true;
                 // Its end, which the waiter reports, ends the loop; or, if that does not come, our
                 // patience.
-                (void)runtime_.kill_exec(container->id, exec_id, 9);
+                (void)container->runtime.kill_exec(container->id, exec_id, 9);
                 continue;
             }
             wait_ms = static_cast<int>(std::min<int64_t>(rest.count() + 1, 1 << 30));

@@ -24,8 +24,8 @@ constexpr int32_t kExitUnknown = 255;
 }  // namespace
 
 ContainerManager::ContainerManager(const Settings& settings, Database& database,
-                                   runtime::Runtime& runtime, ImageStore& images, PodManager& pods)
-    : settings_(settings), store_(database), runtime_(runtime), images_(images), pods_(pods) {}
+                                   ImageStore& images, PodManager& pods)
+    : settings_(settings), store_(database), images_(images), pods_(pods) {}
 
 Status ContainerManager::recover() {
     for (ContainerRecord& record : TRY(store_.all())) {
@@ -34,7 +34,9 @@ Status ContainerManager::recover() {
             return internal_error("container " + record.id +
                                   ": column config: not a ContainerConfig");
         }
-        const auto container = std::make_shared<Container>(std::move(record), std::move(config));
+        const PodPtr pod = TRY_STEP("container " + record.id, pods_.find(record.pod_id));
+        const auto container = std::make_shared<Container>(std::move(record), std::move(config),
+                                                           pod->runtime());
         const ContainerPhase phase = container->snapshot().phase;
         if (phase == ContainerPhase::kCreating || phase == ContainerPhase::kRemoving) {
             const Status erased = erase(*container);
@@ -123,7 +125,7 @@ void ContainerManager::reconcile(Container& container) {
     if (phase != ContainerPhase::kCreated && phase != ContainerPhase::kRunning) {
         return;
     }
-    const auto info = runtime_.state(container.id);
+    const auto info = container.runtime.state(container.id);
     if (!info.ok()) {
         if (info.error().code() == ENOENT) {
             set_exited(container, kExitUnknown, 0, "Unknown",
@@ -166,7 +168,7 @@ void ContainerManager::reconcile(const std::string& pod_id) {
 void ContainerManager::sandbox_gone(const std::string& pod_id) {
     for (const ContainerPtr& container : of_pod(pod_id)) {
         // The runtime may have kept an exit status that we have not seen.
-        const auto info = runtime_.state(container->id);
+        const auto info = container->runtime.state(container->id);
         if (info.ok() && info->exit) {
             exited(container->id, *info->exit);
         }
@@ -199,7 +201,7 @@ Status ContainerManager::start(const std::string& id) {
         changed.started_at_ns = now_ns();
         TRY(change(*container, changed));
     }
-    if (const Status started = runtime_.start(container->id); !started.ok()) {
+    if (const Status started = container->runtime.start(container->id); !started.ok()) {
         // 128 and this reason are what kubelet's users know of other runtimes.
         set_exited(*container, 128, 0, "StartError", started.error().message());
         return host_error(started.error(), "container " + container->id + ": start");
@@ -219,7 +221,7 @@ Status ContainerManager::stop(const std::string& id, std::chrono::seconds grace)
         return {};
     }
     if (grace.count() > 0) {
-        const Status sent = runtime_.kill(container.id, record.stop_signal);
+        const Status sent = container.runtime.kill(container.id, record.stop_signal);
         if (!sent.ok() && sent.error().code() != ESRCH) {
             spdlog::warn("container {}: signal {}: {}", container.id, record.stop_signal,
                          sent.error().message());
@@ -236,7 +238,7 @@ Status ContainerManager::stop(const std::string& id, std::chrono::seconds grace)
         }
         spdlog::info("container {}: did not end in {} s, killing it", container.id, grace.count());
     }
-    const Status killed = runtime_.kill(container.id, 9, true);
+    const Status killed = container.runtime.kill(container.id, 9, true);
     if (!killed.ok() && killed.error().code() != ESRCH && killed.error().code() != ENOENT) {
         return host_error(killed.error(), "container " + container.id + ": kill");
     }
@@ -256,7 +258,7 @@ void ContainerManager::kill_all(const std::string& pod_id) {
     const auto containers = of_pod(pod_id);
     for (const ContainerPtr& container : containers) {
         if (container->snapshot().phase == ContainerPhase::kRunning) {
-            (void)runtime_.kill(container->id, 9, true);
+            (void)container->runtime.kill(container->id, 9, true);
         }
     }
     const auto deadline = std::chrono::steady_clock::now() + kKillPatience;
@@ -275,7 +277,7 @@ void ContainerManager::kill_all(const std::string& pod_id) {
 }
 
 Status ContainerManager::erase(Container& container) {
-    const Status removed = runtime_.remove(container.id, true);
+    const Status removed = container.runtime.remove(container.id, true);
     if (!removed.ok() && removed.error().code() != ENOENT) {
         return host_error(removed.error(), "container " + container.id + ": remove");
     }

@@ -14,9 +14,6 @@ class ContainerConfig;
 namespace moat::control {
 struct ExitStatus;
 }
-namespace moat::runtime {
-class Runtime;
-}
 
 namespace moat::cri {
 
@@ -39,11 +36,11 @@ inline constexpr size_t kExecOutputLimit = 16 << 20;
 /// after a kill in between, the runtime's state says which side of it we are on.
 class ContainerManager {
   public:
-    ContainerManager(const Settings& settings, Database& database, runtime::Runtime& runtime,
-                     ImageStore& images, PodManager& pods);
+    ContainerManager(const Settings& settings, Database& database, ImageStore& images,
+                     PodManager& pods);
 
-    /// Loads the containers; those half made or half removed are removed. Before
-    /// PodManager::recover().
+    /// Loads the containers; those half made or half removed are removed. Between
+    /// PodManager::load() and PodManager::recover().
     Status recover();
 
     /// CreateContainer. EEXIST: the pod has one of this name and attempt. EBUSY: the pod is not
@@ -90,7 +87,6 @@ class ContainerManager {
 
     const Settings& settings_;
     ContainerStore store_;
-    runtime::Runtime& runtime_;
     ImageStore& images_;
     PodManager& pods_;
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <thread>
 
+#include "cri/handlers/handlers.h"
 #include "cri/store/pod_store.h"
 
 namespace runtime::v1 {
@@ -25,6 +26,7 @@ namespace api = ::runtime::v1;
 struct Pod {
     const std::string id;
     const std::shared_ptr<const api::PodSandboxConfig> config;
+    Handler& handler;  ///< how it is run, all its life
 
     /// Exclusive: run, stop, remove. Shared: whatever makes or starts containers in the pod, so
     /// that a stop finds all of them. Held across the runtime's and the plugins' work.
@@ -40,8 +42,14 @@ struct Pod {
     bool watch_stopped = false;
     std::condition_variable watch_changed;
 
-    Pod(PodRecord pod_record, std::shared_ptr<const api::PodSandboxConfig> pod_config)
-        : id(pod_record.id), config(std::move(pod_config)), record(std::move(pod_record)) {}
+    Pod(PodRecord pod_record, std::shared_ptr<const api::PodSandboxConfig> pod_config,
+        Handler& pod_handler)
+        : id(pod_record.id),
+          config(std::move(pod_config)),
+          handler(pod_handler),
+          record(std::move(pod_record)) {}
+
+    runtime::Runtime& runtime() const { return *handler.runtime; }
 
     PodRecord snapshot() {
         const std::lock_guard lock(mu);

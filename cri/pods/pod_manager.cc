@@ -14,9 +14,9 @@
 
 namespace moat::cri {
 
-PodManager::PodManager(const Settings& settings, Database& database, runtime::Runtime& runtime,
+PodManager::PodManager(const Settings& settings, Database& database, const Handlers& handlers,
                        PodNetworks& networks)
-    : settings_(settings), store_(database), runtime_(runtime), networks_(networks) {}
+    : settings_(settings), store_(database), handlers_(handlers), networks_(networks) {}
 
 PodManager::~PodManager() {
     for (const PodPtr& pod : list()) {
@@ -66,6 +66,7 @@ void PodManager::forget(const std::string& id) {
 
 Result<std::string> PodManager::run(const api::PodSandboxConfig& config,
                                     const std::string& handler) {
+    Handler& runs = *TRY(handlers_.choose(handler));
     TRY(check_pod_config(config));
     PodRecord record;
     record.id = random_id();
@@ -74,6 +75,7 @@ Result<std::string> PodManager::run(const api::PodSandboxConfig& config,
     record.uid = config.metadata().uid();
     record.attempt = config.metadata().attempt();
     record.handler = handler;
+    record.runtime = runs.name;
     record.created_at_ns = now_ns();
     record.config = config.SerializeAsString();
     record.network = TRY(networks_.choose(record.id, config));
@@ -84,7 +86,7 @@ Result<std::string> PodManager::run(const api::PodSandboxConfig& config,
                                     ": is there already")
                    : inserted.error();
     }
-    const auto pod = std::make_shared<Pod>(record, std::make_shared<api::PodSandboxConfig>(config));
+    const auto pod = std::make_shared<Pod>(record, std::make_shared<api::PodSandboxConfig>(config), runs);
     const std::unique_lock operation(pod->operation);
     {
         const std::lock_guard lock(mu_);
@@ -142,12 +144,12 @@ Status PodManager::create(Pod& pod) {
     sandbox.annotations["io.kubernetes.cri.sandbox-namespace"] = record.name_space;
     sandbox.annotations["io.kubernetes.cri.sandbox-uid"] = record.uid;
     sandbox.annotations["io.kubernetes.cri.sandbox-log-directory"] = config.log_directory();
-    TRY_HOST("sandbox", runtime_.create_sandbox(sandbox));
+    TRY_HOST("sandbox", pod.runtime().create_sandbox(sandbox));
     return set_state(pod, PodState::kReady);
 }
 
 Status PodManager::tear_down(Pod& pod) {
-    TRY_HOST("sandbox", runtime_.destroy_sandbox(pod.id));
+    TRY_HOST("sandbox", pod.runtime().destroy_sandbox(pod.id));
     TRY(networks_.tear_down(pod.snapshot(), *pod.config));
     TRY_HOST("files of the pod", remove_tree(settings_.pod_directory(pod.id)));
     return {};
@@ -171,7 +173,7 @@ Status PodManager::stop_locked(Pod& pod) {
     containers_->kill_all(pod.id);
     stop_watching(pod);
     // The files stay until the pod is removed: a container may still be asked about its mounts.
-    TRY_HOST("stop pod " + pod.id + ": sandbox", runtime_.destroy_sandbox(pod.id));
+    TRY_HOST("stop pod " + pod.id + ": sandbox", pod.runtime().destroy_sandbox(pod.id));
     containers_->sandbox_gone(pod.id);
     TRY(networks_.tear_down(pod.snapshot(), *pod.config));
     TRY_HOST("database", set_state(pod, PodState::kStopped));

@@ -11,10 +11,6 @@
 #include "cri/pods/pod.h"
 #include "cri/pods/pod_network.h"
 
-namespace moat::runtime {
-class Runtime;
-}
-
 namespace moat::cri {
 
 class ContainerManager;
@@ -27,14 +23,16 @@ struct Settings;
 /// undone or repeated, so recover() finishes whatever a killed moatd left half-way.
 class PodManager {
   public:
-    PodManager(const Settings& settings, Database& database, runtime::Runtime& runtime,
+    PodManager(const Settings& settings, Database& database, const Handlers& handlers,
                PodNetworks& networks);
     ~PodManager();
     /// The two managers know each other; called once, before anything else.
     void set_containers(ContainerManager& containers) { containers_ = &containers; }
 
-    /// Loads the pods and settles half-done work. Containers are loaded already. A pod whose
-    /// clean-up fails is kept as dead, for the client to stop and remove.
+    /// Loads the pods, before ContainerManager::recover().
+    Status load();
+    /// Settles half-done work. Containers are loaded already. A pod whose clean-up fails is kept as
+    /// dead, for the client to stop and remove.
     Status recover();
 
     /// RunPodSandbox. EEXIST: a pod of this name, namespace, uid and attempt is there.
@@ -67,7 +65,7 @@ class PodManager {
 
     const Settings& settings_;
     PodStore store_;
-    runtime::Runtime& runtime_;
+    const Handlers& handlers_;
     PodNetworks& networks_;
     ContainerManager* containers_ = nullptr;
 

@@ -13,16 +13,21 @@
 
 namespace moat::cri {
 
-Status PodManager::recover() {
+Status PodManager::load() {
     for (PodRecord& record : TRY(store_.all())) {
         auto config = std::make_shared<api::PodSandboxConfig>();
         if (!config->ParseFromString(record.config)) {
             return internal_error("pod " + record.id + ": column config: not a PodSandboxConfig");
         }
-        const auto pod = std::make_shared<Pod>(std::move(record), std::move(config));
+        Handler& handler = *TRY_STEP("pod " + record.id, handlers_.find(record.runtime));
+        const auto pod = std::make_shared<Pod>(std::move(record), std::move(config), handler);
         const std::lock_guard lock(mu_);
         pods_[pod->id] = pod;
     }
+    return {};
+}
+
+Status PodManager::recover() {
     for (const PodPtr& pod : list()) {
         recover_pod(pod);
     }
@@ -35,7 +40,7 @@ void PodManager::recover_pod(const PodPtr& pod) {
     Status settled;
     switch (state) {
         case PodState::kReady:
-            if (runtime_.sandbox_alive(pod->id)) {
+            if (pod->runtime().sandbox_alive(pod->id)) {
                 containers_->reconcile(pod->id);
                 start_watching(pod);
                 spdlog::info("pod {}: found again", pod->id);
@@ -101,9 +106,9 @@ void PodManager::stop_watching(Pod& pod) {
 
 void PodManager::watch(const PodPtr& pod) {
     for (;;) {
-        auto stream = runtime_.events(pod->id);
+        auto stream = pod->runtime().events(pod->id);
         if (!stream.ok()) {
-            if (!runtime_.sandbox_alive(pod->id)) {
+            if (!pod->runtime().sandbox_alive(pod->id)) {
                 return sandbox_died(*pod);
             }
             spdlog::warn("pod {}: events: {}; trying again", pod->id, stream.error().message());
@@ -136,7 +141,7 @@ void PodManager::watch(const PodPtr& pod) {
                         return;
                     }
                 }
-                if (!cancelled && !runtime_.sandbox_alive(pod->id)) {
+                if (!cancelled && !pod->runtime().sandbox_alive(pod->id)) {
                     return sandbox_died(*pod);
                 }
                 spdlog::warn("pod {}: event stream: {}; opening it again", pod->id,

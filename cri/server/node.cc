@@ -5,7 +5,7 @@
 
 #include "cri/base/log.h"
 #include "cri/config/setting_table.h"
-#include "runtime/runtime.h"
+#include "cri/handlers/handlers.h"
 
 namespace moat::cri {
 
@@ -25,7 +25,8 @@ Result<ImageAccess> open_images(const Settings& settings) {
     return access;
 }
 
-Result<std::unique_ptr<Node>> Node::open(const Settings& settings) {
+Result<std::unique_ptr<Node>> Node::open(const Settings& settings,
+                                          std::unique_ptr<Handlers> handlers) {
     RegistryHosts hosts(settings.registry_config_dir, settings.registry_mirrors);
     TRY(hosts.check());
     TRY_STEP("--root", make_directories(settings.root, 0711));
@@ -45,21 +46,15 @@ Result<std::unique_ptr<Node>> Node::open(const Settings& settings) {
     node->database = std::move(access.database);
     node->images = std::move(access.images);
     node->puller = std::make_unique<ImagePuller>(*node->images, std::move(hosts));
-    runtime::Options options;
-    options.state_root = settings.state;
-    options.sentry_path = settings.sentry_path;
-    options.gofer_path = settings.gofer_path;
-    options.strace = settings.strace;
-    options.log_level = settings.log_level == "trace" ? "debug" : settings.log_level;
-    node->runtime = std::make_unique<runtime::Runtime>(options);
+    node->handlers = std::move(handlers);
     node->networks = std::make_unique<PodNetworks>(node->settings, *node->database);
-    node->pods = std::make_unique<PodManager>(node->settings, *node->database, *node->runtime,
+    node->pods = std::make_unique<PodManager>(node->settings, *node->database, *node->handlers,
                                               *node->networks);
     node->containers = std::make_unique<ContainerManager>(
-        node->settings, *node->database, *node->runtime, *node->images, *node->pods);
+        node->settings, *node->database, *node->images, *node->pods);
     node->pods->set_containers(*node->containers);
-    node->stats = std::make_unique<StatsCollector>(node->settings, *node->runtime, *node->pods,
-                                                   *node->containers);
+    node->stats = std::make_unique<StatsCollector>(node->settings, *node->pods, *node->containers);
+    TRY_STEP("pods of the last moatd", node->pods->load());
     TRY_STEP("containers of the last moatd", node->containers->recover());
     TRY_STEP("pods of the last moatd", node->pods->recover());
     return node;

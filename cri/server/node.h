@@ -16,7 +16,8 @@ namespace moat::cri {
 struct Node {
     /// Opens the database, finds what the last moatd left, and settles it. EBUSY: another moatd has
     /// this root.
-    static Result<std::unique_ptr<Node>> open(const Settings& settings);
+    static Result<std::unique_ptr<Node>> open(const Settings& settings,
+                                              std::unique_ptr<Handlers> handlers);
     ~Node();
 
     /// Takes over what a running moatd can, and logs what needs a restart.
@@ -27,7 +28,7 @@ struct Node {
     const Settings settings;  ///< the start's
     FileLock instance;  ///< one moatd per root
     std::unique_ptr<Database> database;
-    std::unique_ptr<runtime::Runtime> runtime;
+    std::unique_ptr<Handlers> handlers;
     std::unique_ptr<ImageStore> images;
     std::unique_ptr<ImagePuller> puller;
     std::unique_ptr<PodNetworks> networks;

@@ -30,16 +30,28 @@ namespace moat::cri {
     }
     // The default handler is listed too: kubelet and critest look a pod's handler up by its exact
     // name.
-    for (const char* name : {"", "moat"}) {
-        auto* handler = response->add_runtime_handlers();
-        handler->set_name(name);
-        handler->mutable_features();  // none of the optional ones yet
+    const auto tell = [&](const std::string& name, const Handler& handler) {
+        auto* told = response->add_runtime_handlers();
+        told->set_name(name);
+        told->mutable_features()->set_recursive_read_only_mounts(
+            handler.features.recursive_read_only_mounts);
+        told->mutable_features()->set_user_namespaces(handler.features.user_namespaces);
+    };
+    tell("", node_.handlers->default_handler());
+    nlohmann::json handlers = nlohmann::json::object();
+    for (const auto& handler : node_.handlers->all()) {
+        if (handler->unavailable.empty()) {
+            tell(handler->name, *handler);
+        }
+        handlers[handler->name] = handler->unavailable.empty() ? "ready" : handler->unavailable;
     }
     response->mutable_features()->set_supplemental_groups_policy(true);
     if (request->verbose()) {
         const Settings s = node_.current_settings();
+        (*response->mutable_info())["handlers"] = handlers.dump();
         (*response->mutable_info())["config"] = nlohmann::json{
             {"root", s.root},
+            {"defaultHandler", s.default_handler},
             {"state", s.state},
             {"cniConfDir", s.cni_conf_dir},
             {"cniBinDir", s.cni_bin_dir},

@@ -13,7 +13,7 @@ std::string pod_info(const PodRecord& record, const std::string& network_namespa
     nlohmann::json info = {{"id", record.id},
                            {"networkNamespace", network_namespace},
                            {"network", kKinds[static_cast<int>(record.network.kind)]},
-                           {"runtimeHandler", record.handler}};
+                           {"runtimeHandler", record.runtime}};
     if (!record.network.cni_result.empty()) {
         info["cniResult"] = nlohmann::json::parse(record.network.cni_result, nullptr, false);
     }
@@ -25,12 +25,7 @@ std::string pod_info(const PodRecord& record, const std::string& network_namespa
 ::grpc::Status RuntimeService::RunPodSandbox(::grpc::ServerContext*,
                                              const api::RunPodSandboxRequest* request,
                                              api::RunPodSandboxResponse* response) {
-    const std::string& handler = request->runtime_handler();
-    if (!handler.empty() && handler != "moat") {
-        return to_grpc(invalid_argument("runtime_handler: \"" + handler +
-                                        "\" is unknown; there are \"\" and \"moat\""));
-    }
-    auto id = node_.pods->run(request->config(), handler);
+    auto id = node_.pods->run(request->config(), request->runtime_handler());
     if (!id.ok()) {
         return to_grpc(id.error());
     }

@@ -66,7 +66,7 @@ Status serve(const Settings& settings, const ConfigSource& source) {
         return invalid_argument("--socket " + settings.socket +
                                 ": not unix:// and an absolute path");
     }
-    const auto node = TRY(Node::open(settings));
+    const auto node = TRY(Node::open(settings, TRY(make_handlers(settings))));
     TRY(make_directories(path.substr(0, std::max<size_t>(path.rfind('/'), 1)), 0711));
     TRY(clear_socket(path));
     RuntimeService runtime_service(*node);

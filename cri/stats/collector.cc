@@ -45,7 +45,7 @@ ContainerFigures StatsCollector::measure(const ContainerPtr& container) {
     if (phase != ContainerPhase::kCreated && phase != ContainerPhase::kRunning) {
         return figures;
     }
-    auto stats = runtime_.stats(container->id);
+    auto stats = container->runtime.stats(container->id);
     if (!stats.ok()) {
         // It may just have ended; then there is nothing to say about it.
         spdlog::debug("container {}: pod {}: statistics: {}", container->id, container->pod_id,
@@ -108,7 +108,7 @@ Result<PodFigures> StatsCollector::measure(const PodPtr& pod,
         }
     }
     figures.at_ns = now_ns();
-    figures.stats = TRY_HOST("pod " + pod->id, runtime_.sandbox_stats(pod->id));
+    figures.stats = TRY_HOST("pod " + pod->id, pod->runtime().sandbox_stats(pod->id));
     figures.nano_cores = rates_.note(pod->id, figures.at_ns, figures.stats.cpu_usage_ns,
                                      figures.record.created_at_ns);
     if (figures.record.network.kind != PodNetwork::Kind::kNode) {

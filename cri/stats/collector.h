@@ -11,9 +11,6 @@
 #include "cri/stats/cpu_rates.h"
 #include "cri/stats/figures.h"
 
-namespace moat::runtime {
-class Runtime;
-}
 
 namespace moat::cri {
 
@@ -25,9 +22,8 @@ struct Settings;
 /// a single pod fails to tell is left out and logged; it hides no other pod's figures.
 class StatsCollector {
   public:
-    StatsCollector(const Settings& settings, runtime::Runtime& runtime, PodManager& pods,
-                   ContainerManager& containers)
-        : settings_(settings), runtime_(runtime), pods_(pods), containers_(containers) {}
+    StatsCollector(const Settings& settings, PodManager& pods, ContainerManager& containers)
+        : settings_(settings), pods_(pods), containers_(containers) {}
 
     /// ENOENT.
     Result<ContainerFigures> container(const std::string& id);
@@ -55,7 +51,6 @@ class StatsCollector {
     void keep_rates(const std::vector<ContainerPtr>& containers, const std::vector<PodPtr>& pods);
 
     const Settings& settings_;
-    runtime::Runtime& runtime_;
     PodManager& pods_;
     ContainerManager& containers_;
     CpuRates rates_;

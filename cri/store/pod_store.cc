@@ -37,10 +37,10 @@ Result<PodNetwork> decode(const std::string& text) {
 Status PodStore::insert(const PodRecord& pod) {
     return database_.run(
         "INSERT INTO pods (id, name, namespace, uid, attempt, handler, state, created_at, config, "
-        "network)"
-        " VALUES (?,?,?,?,?,?,?,?,?,?)",
+        "network, runtime)"
+        " VALUES (?,?,?,?,?,?,?,?,?,?,?)",
         pod.id, pod.name, pod.name_space, pod.uid, pod.attempt, pod.handler, pod.state,
-        pod.created_at_ns, Blob{pod.config}, encode(pod.network));
+        pod.created_at_ns, Blob{pod.config}, encode(pod.network), pod.runtime);
 }
 
 Status PodStore::update(const PodRecord& pod) {
@@ -57,7 +57,7 @@ Result<std::vector<PodRecord>> PodStore::all() {
     std::vector<std::string> networks;
     TRY(
         database_.query("SELECT id, name, namespace, uid, attempt, handler, state, created_at, "
-                        "config, network FROM pods",
+                        "config, network, runtime FROM pods",
                         [&](const Row& row) {
                             PodRecord pod;
                             pod.id = row.text(0);
@@ -70,6 +70,7 @@ Result<std::vector<PodRecord>> PodStore::all() {
                             pod.created_at_ns = row.integer(7);
                             pod.config = row.text(8);
                             networks.push_back(row.text(9));
+                            pod.runtime = row.text(10);
                             pods.push_back(std::move(pod));
                         }));
     for (size_t i = 0; i < pods.size(); ++i) {

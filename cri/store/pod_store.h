@@ -33,7 +33,8 @@ struct PodRecord {
     std::string name_space;
     std::string uid;
     uint32_t attempt = 0;
-    std::string handler;
+    std::string handler;  ///< as the client said it; "": the default of that moment, which is
+    std::string runtime = "moat";  ///< the name of the handler that runs it
     PodState state = PodState::kCreating;
     int64_t created_at_ns = 0;
     std::string config;  ///< serialised PodSandboxConfig

@@ -40,6 +40,10 @@ inline const std::vector<std::vector<const char*>> kMigrations = {
         "CREATE TABLE roots (chain_id TEXT PRIMARY KEY, diff_ids TEXT NOT NULL,"
         " bytes INTEGER NOT NULL, inodes INTEGER NOT NULL)",
     },
+    {
+        // Which handler runs the pod; `handler` stays what the client said, which may be "".
+        "ALTER TABLE pods ADD COLUMN runtime TEXT NOT NULL DEFAULT 'moat'",
+    },
 };
 
 }  // namespace moat::cri

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/runtime.h"
+#include "runtime/sentry_runtime.h"
 
 namespace moat::runtime::cli {
 

@@ -23,7 +23,7 @@ void add_create(CLI::App& app, Cli& cli) {
                 return cli.fail(Error(ENOTSUP, "create: --preserve-fds is not built"));
             }
             config->stdio = Stdio{0, 1, 2, -1, -1};
-            return cli.done(Runtime(cli.options).create(*config));
+            return cli.done(SentryRuntime(cli.options).create(*config));
         };
     });
 }

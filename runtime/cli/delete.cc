@@ -19,7 +19,7 @@ void add_delete(CLI::App& app, Cli& cli) {
                    "kill it first if it runs; success if it is not there");
     verb->final_callback([&cli, config] {
         cli.action = [&cli, config] {
-            Runtime runtime(cli.options);
+            SentryRuntime runtime(cli.options);
             bool force = config->force;
             if (!force) {
                 // As runc does: one that never ran needs no killing.

@@ -11,7 +11,7 @@ namespace moat::runtime::cli {
 
 namespace {
 
-Result<Json> stats_event(Runtime& runtime, const std::string& id) {
+Result<Json> stats_event(SentryRuntime& runtime, const std::string& id) {
     const Stats s = TRY(runtime.stats(id));
     // The shape of runc's `events`, which cAdvisor and containerd's tools read.
     return Json{{"type", "stats"},
@@ -32,7 +32,7 @@ Result<Json> stats_event(Runtime& runtime, const std::string& id) {
 }
 
 int run_events(Cli& cli, const std::string& id, bool once, int interval_s) {
-    Runtime runtime(cli.options);
+    SentryRuntime runtime(cli.options);
     const auto print_stats = [&]() -> Status {
         printf("%s\n", TRY(stats_event(runtime, id)).dump().c_str());
         fflush(stdout);

@@ -40,7 +40,7 @@ Status parse_user(const std::string& text, ExecConfig& config) {
 }
 
 Result<int> run_exec(Cli& cli, Exec& exec) {
-    Runtime runtime(cli.options);
+    SentryRuntime runtime(cli.options);
     ExecConfig& config = exec.config;
     bool terminal = config.terminal;
     if (!exec.user.empty()) {

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "runtime/container/impl.h"
-#include "runtime/runtime.h"
+#include "runtime/sentry_runtime.h"
 
 namespace moat::runtime::cli {
 

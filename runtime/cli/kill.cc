@@ -21,7 +21,7 @@ void add_kill(CLI::App& app, Cli& cli) {
             if (!signal.ok()) {
                 return cli.fail(signal.error());
             }
-            return cli.done(Runtime(cli.options).kill(kill->id, *signal, kill->all));
+            return cli.done(SentryRuntime(cli.options).kill(kill->id, *signal, kill->all));
         };
     });
 }

@@ -11,7 +11,7 @@ namespace moat::runtime::cli {
 namespace {
 
 int print_list(Cli& cli, const std::string& format, bool quiet) {
-    const auto all = Runtime(cli.options).list();
+    const auto all = SentryRuntime(cli.options).list();
     if (!all.ok()) {
         return cli.fail(all.error());
     }

@@ -10,7 +10,7 @@ namespace moat::runtime::cli {
 namespace {
 
 int print_processes(Cli& cli, const std::string& id, const std::string& format) {
-    const auto all = Runtime(cli.options).processes(id);
+    const auto all = SentryRuntime(cli.options).processes(id);
     if (!all.ok()) {
         return cli.fail(all.error());
     }

@@ -10,7 +10,7 @@
 namespace moat::runtime::cli {
 
 int run_container(Cli& cli, const RunConfig& config) {
-    Runtime runtime(cli.options);
+    SentryRuntime runtime(cli.options);
     const std::string& id = config.create.id;
     CreateConfig create = config.create;
     const auto abandon = [&](const Error& error) {

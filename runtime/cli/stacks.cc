@@ -13,7 +13,7 @@ void add_stacks(CLI::App& app, Cli& cli) {
     verb->add_option("id", *id, "a container's or the sandbox's id")->required();
     verb->final_callback([&cli, id] {
         cli.action = [&cli, id] {
-            Runtime runtime(cli.options);
+            SentryRuntime runtime(cli.options);
             const auto info = runtime.state(*id);
             if (!info.ok()) {
                 return cli.fail(info.error());

@@ -9,7 +9,7 @@ void add_start(CLI::App& app, Cli& cli) {
     CLI::App* verb = app.add_subcommand("start", "run the process of a created container");
     verb->add_option("id", *id, "the container's id")->required();
     verb->final_callback([&cli, id] {
-        cli.action = [&cli, id] { return cli.done(Runtime(cli.options).start(*id)); };
+        cli.action = [&cli, id] { return cli.done(SentryRuntime(cli.options).start(*id)); };
     });
 }
 

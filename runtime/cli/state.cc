@@ -13,7 +13,7 @@ void add_state(CLI::App& app, Cli& cli) {
     verb->add_option("id", *id, "the container's id")->required();
     verb->final_callback([&cli, id] {
         cli.action = [&cli, id] {
-            const auto info = Runtime(cli.options).state(*id);
+            const auto info = SentryRuntime(cli.options).state(*id);
             if (!info.ok()) {
                 return cli.fail(info.error());
             }

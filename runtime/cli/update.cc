@@ -57,7 +57,7 @@ void add_update(CLI::App& app, Cli& cli) {
                 }
                 update->resources = resources_of(*limits);
             }
-            return cli.done(Runtime(cli.options).update(update->id, update->resources));
+            return cli.done(SentryRuntime(cli.options).update(update->id, update->resources));
         };
     });
 }

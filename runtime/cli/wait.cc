@@ -14,7 +14,7 @@ void add_wait(CLI::App& app, Cli& cli) {
     verb->add_option("id", *id, "the container's id")->required();
     verb->final_callback([&cli, id] {
         cli.action = [&cli, id] {
-            const auto exit = Runtime(cli.options).wait(*id);
+            const auto exit = SentryRuntime(cli.options).wait(*id);
             if (!exit.ok()) {
                 return cli.fail(exit.error());
             }

@@ -34,7 +34,7 @@ namespace {
         n = ::read(3, &word, 1);
     } while (n < 0 && errno == EINTR);
     if (n == 0) {
-        Runtime runtime(orders.options);
+        SentryRuntime runtime(orders.options);
         if (orders.keep) {
             (void)runtime.kill(orders.id, SIGKILL);
         } else {

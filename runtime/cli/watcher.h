@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "runtime/runtime.h"
+#include "runtime/sentry_runtime.h"
 
 namespace moat::runtime::cli {
 

@@ -8,7 +8,7 @@
 
 namespace moat::runtime {
 
-Status Runtime::start(const std::string& id) {
+Status SentryRuntime::start(const std::string& id) {
     const std::string step = "start " + id;
     // Locked: start and delete of one container do not interleave.
     const auto directory =
@@ -29,7 +29,7 @@ Status Runtime::start(const std::string& id) {
     return {};
 }
 
-Status Runtime::Impl::signal(const std::string& id, control::Json fields) {
+Status SentryRuntime::Impl::signal(const std::string& id, control::Json fields) {
     const std::string step = "kill " + id;
     const auto answer = call(id, "signal", std::move(fields));
     if (!answer.ok()) {
@@ -41,21 +41,21 @@ Status Runtime::Impl::signal(const std::string& id, control::Json fields) {
     return {};
 }
 
-Status Runtime::kill(const std::string& id, int signal, bool all) {
+Status SentryRuntime::kill(const std::string& id, int signal, bool all) {
     return impl_->signal(id, {{"signal", signal}, {"all", all}});
 }
 
-Status Runtime::interrupt(const std::string& id, int signal) {
+Status SentryRuntime::interrupt(const std::string& id, int signal) {
     return impl_->signal(id, {{"signal", signal}, {"all", false}, {"init_default", true}});
 }
 
-Status Runtime::kill_exec(const std::string& id, const std::string& exec_id, int signal) {
+Status SentryRuntime::kill_exec(const std::string& id, const std::string& exec_id, int signal) {
     TRY_STEP("kill " + exec_id + " in " + id,
              impl_->call(id, "signal", {{"signal", signal}, {"all", false}, {"exec_id", exec_id}}));
     return {};
 }
 
-Status Runtime::resize(const std::string& id, const std::string& exec_id, uint16_t rows,
+Status SentryRuntime::resize(const std::string& id, const std::string& exec_id, uint16_t rows,
                        uint16_t columns) {
     control::Json fields = {{"rows", rows}, {"columns", columns}};
     if (!exec_id.empty()) {
@@ -65,13 +65,13 @@ Status Runtime::resize(const std::string& id, const std::string& exec_id, uint16
     return {};
 }
 
-Status Runtime::reopen_log(const std::string& id, int log_fd) {
+Status SentryRuntime::reopen_log(const std::string& id, int log_fd) {
     TRY_STEP("reopen the log of " + id,
              impl_->call(id, "reopen_log", control::Json::object(), {{"log", log_fd}}));
     return {};
 }
 
-Status Runtime::pause(const std::string& id) {
+Status SentryRuntime::pause(const std::string& id) {
     const std::string step = "pause " + id;
     const auto directory =
         TRY_STEP(step, StateDirectory::open(impl_->options.state_root, id, LockMode::kExclusive));
@@ -91,7 +91,7 @@ Status Runtime::pause(const std::string& id) {
     return {};
 }
 
-Status Runtime::resume(const std::string& id) {
+Status SentryRuntime::resume(const std::string& id) {
     const std::string step = "resume " + id;
     const auto directory =
         TRY_STEP(step, StateDirectory::open(impl_->options.state_root, id, LockMode::kExclusive));
@@ -106,7 +106,7 @@ Status Runtime::resume(const std::string& id) {
     return {};
 }
 
-Status Runtime::update(const std::string& id, const Resources& resources) {
+Status SentryRuntime::update(const std::string& id, const Resources& resources) {
     const std::string step = "update " + id;
     const auto directory =
         TRY_STEP(step, StateDirectory::open(impl_->options.state_root, id, LockMode::kExclusive));
@@ -126,7 +126,7 @@ Status Runtime::update(const std::string& id, const Resources& resources) {
     return {};
 }
 
-Result<std::string> Runtime::exec(const std::string& id, const ExecConfig& config) {
+Result<std::string> SentryRuntime::exec(const std::string& id, const ExecConfig& config) {
     const std::string step = "exec in " + id;
     const Record record = TRY_STEP(step, impl_->load(id));
     control::ProcessPlan plan = record.process;

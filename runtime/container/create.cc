@@ -240,7 +240,7 @@ struct Create {
 
 }  // namespace
 
-Status Runtime::create(const CreateConfig& config) {
+Status SentryRuntime::create(const CreateConfig& config) {
     const std::string step = "create " + config.id;
     const std::string bundle = TRY_STEP(step + ": bundle", real_path(config.bundle));
     const Spec spec = TRY_STEP(step, load_spec(bundle));
@@ -294,7 +294,7 @@ Status Runtime::create(const CreateConfig& config) {
     return {};
 }
 
-Status Runtime::create_sandbox(const SandboxConfig& config) {
+Status SentryRuntime::create_sandbox(const SandboxConfig& config) {
     const std::string step = "create sandbox " + config.id;
     Launch launch{*impl_,
                   TRY_STEP(step, StateDirectory::create(impl_->options.state_root, config.id)),

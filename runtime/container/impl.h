@@ -8,14 +8,14 @@
 #include "cgroups/cgroup.h"
 #include "runtime/container/state.h"
 #include "runtime/rootfs/mounts.h"
-#include "runtime/runtime.h"
+#include "runtime/sentry_runtime.h"
 #include "runtime/sandbox/control_client.h"
 
 namespace moat::runtime {
 
-/// What Runtime's verbs share. Safe to use from several threads: what changes is in the state
+/// What SentryRuntime's verbs share. Safe to use from several threads: what changes is in the state
 /// directories, under their locks.
-struct Runtime::Impl {
+struct SentryRuntime::Impl {
     explicit Impl(Options o) : options(std::move(o)) {}
 
     const Options options;
@@ -49,7 +49,7 @@ struct Runtime::Impl {
 
 /// Everything that creates: one object for one create() or create_sandbox(), torn down unless done.
 struct Launch {
-    Runtime::Impl& impl;
+    SentryRuntime::Impl& impl;
     StateDirectory directory;
     Record record;
 };

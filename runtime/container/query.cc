@@ -91,10 +91,10 @@ class SentryEvents final : public EventStream {
 
 }  // namespace
 
-Runtime::Runtime(Options options) : impl_(std::make_unique<Impl>(std::move(options))) {}
-Runtime::~Runtime() = default;
+SentryRuntime::SentryRuntime(Options options) : impl_(std::make_unique<Impl>(std::move(options))) {}
+SentryRuntime::~SentryRuntime() = default;
 
-Result<const cgroups::Manager*> Runtime::Impl::manager() {
+Result<const cgroups::Manager*> SentryRuntime::Impl::manager() {
     const std::lock_guard lock(manager_mutex_);
     if (!manager_) {
         manager_ = TRY_STEP("find the cgroups", cgroups::detect());
@@ -102,7 +102,7 @@ Result<const cgroups::Manager*> Runtime::Impl::manager() {
     return manager_.get();
 }
 
-Result<ControlClient> Runtime::Impl::connect(const std::string& sandbox_id) {
+Result<ControlClient> SentryRuntime::Impl::connect(const std::string& sandbox_id) {
     const auto directory =
         TRY(StateDirectory::open(options.state_root, sandbox_id, LockMode::kNone));
     auto client = ControlClient::connect(directory.fd());
@@ -113,7 +113,7 @@ Result<ControlClient> Runtime::Impl::connect(const std::string& sandbox_id) {
     return client;
 }
 
-Result<Record> Runtime::Impl::load(const std::string& id) {
+Result<Record> SentryRuntime::Impl::load(const std::string& id) {
     const auto directory = TRY(StateDirectory::open(options.state_root, id, LockMode::kNone));
     auto record = directory.load();
     if (!record.ok() && record.error().code() == ENOENT) {
@@ -122,8 +122,9 @@ Result<Record> Runtime::Impl::load(const std::string& id) {
     return record;
 }
 
-Result<control::Json> Runtime::Impl::call(const std::string& id, const std::string& method,
-                                          control::Json fields, const std::vector<NamedFd>& fds) {
+Result<control::Json> SentryRuntime::Impl::call(const std::string& id, const std::string& method,
+                                                control::Json fields,
+                                                const std::vector<NamedFd>& fds) {
     const Record record = TRY(load(id));
     if (!record.has_container) {
         return Error(EINVAL, id + " is a sandbox, not a container");
@@ -133,7 +134,7 @@ Result<control::Json> Runtime::Impl::call(const std::string& id, const std::stri
     return client.call(method, std::move(fields), fds);
 }
 
-Result<std::vector<std::string>> Runtime::Impl::members(const std::string& sandbox_id) {
+Result<std::vector<std::string>> SentryRuntime::Impl::members(const std::string& sandbox_id) {
     std::vector<std::string> out;
     for (const std::string& id : TRY(list_ids(options.state_root))) {
         if (id == sandbox_id) {
@@ -147,7 +148,8 @@ Result<std::vector<std::string>> Runtime::Impl::members(const std::string& sandb
     return out;
 }
 
-Result<ContainerInfo> Runtime::Impl::info(const StateDirectory& directory, const Record& record) {
+Result<ContainerInfo> SentryRuntime::Impl::info(const StateDirectory& directory,
+                                                const Record& record) {
     ContainerInfo info;
     info.id = record.id;
     info.sandbox_id = record.sandbox_id;
@@ -213,7 +215,7 @@ Result<ContainerInfo> Runtime::Impl::info(const StateDirectory& directory, const
     return info;
 }
 
-Result<ContainerInfo> Runtime::state(const std::string& id) {
+Result<ContainerInfo> SentryRuntime::state(const std::string& id) {
     ContainerInfo info;
     bool note = false;
     {
@@ -235,7 +237,7 @@ Result<ContainerInfo> Runtime::state(const std::string& id) {
     return info;
 }
 
-Result<std::vector<ContainerInfo>> Runtime::list() {
+Result<std::vector<ContainerInfo>> SentryRuntime::list() {
     std::vector<ContainerInfo> out;
     for (const std::string& id : TRY(list_ids(impl_->options.state_root))) {
         // One that goes away, or is broken, does not hide the others.
@@ -251,7 +253,7 @@ Result<std::vector<ContainerInfo>> Runtime::list() {
     return out;
 }
 
-Result<ExitStatus> Runtime::wait(const std::string& id) {
+Result<ExitStatus> SentryRuntime::wait(const std::string& id) {
     const std::string step = "wait for " + id;
     const Record record = TRY_STEP(step, impl_->load(id));
     if (record.exit) {
@@ -271,7 +273,7 @@ Result<ExitStatus> Runtime::wait(const std::string& id) {
     return exit;
 }
 
-Result<ExitStatus> Runtime::wait_exec(const std::string& id, const std::string& exec_id) {
+Result<ExitStatus> SentryRuntime::wait_exec(const std::string& id, const std::string& exec_id) {
     const std::string step = "wait for " + exec_id + " in " + id;
     const auto answer = impl_->call(id, "wait", {{"exec_id", exec_id}});
     if (answer.ok()) {
@@ -286,7 +288,7 @@ Result<ExitStatus> Runtime::wait_exec(const std::string& id, const std::string& 
     return answer.error().within(step);
 }
 
-Result<std::vector<ProcessInfo>> Runtime::processes(const std::string& id) {
+Result<std::vector<ProcessInfo>> SentryRuntime::processes(const std::string& id) {
     const std::string step = "list processes of " + id;
     const auto answer = TRY_STEP(step, impl_->call(id, "ps"));
     std::vector<ProcessInfo> out;
@@ -302,7 +304,7 @@ Result<std::vector<ProcessInfo>> Runtime::processes(const std::string& id) {
     return out;
 }
 
-Result<Stats> Runtime::stats(const std::string& id) {
+Result<Stats> SentryRuntime::stats(const std::string& id) {
     const std::string step = "statistics of " + id;
     const Record record = TRY_STEP(step, impl_->load(id));
     if (!record.has_container) {
@@ -338,7 +340,7 @@ Result<Stats> Runtime::stats(const std::string& id) {
     return out;
 }
 
-Result<Stats> Runtime::sandbox_stats(const std::string& sandbox_id) {
+Result<Stats> SentryRuntime::sandbox_stats(const std::string& sandbox_id) {
     const std::string step = "statistics of sandbox " + sandbox_id;
     const Record record = TRY_STEP(step, impl_->load(sandbox_id));
     if (!record.has_sandbox) {
@@ -346,14 +348,13 @@ Result<Stats> Runtime::sandbox_stats(const std::string& sandbox_id) {
     }
     const auto* manager = TRY_STEP(step, impl_->manager());
     Stats out;
-    static_cast<cgroups::Statistics&>(out) =
-        TRY_STEP(step, manager->statistics(record.pod_cgroup));
+    static_cast<cgroups::Statistics&>(out) = TRY_STEP(step, manager->statistics(record.pod_cgroup));
     out.processes = manager->processes(record.pod_cgroup).size();
     out.cgroup = record.pod_cgroup;
     return out;
 }
 
-Result<std::unique_ptr<EventStream>> Runtime::events(const std::string& sandbox_id) {
+Result<std::unique_ptr<EventStream>> SentryRuntime::events(const std::string& sandbox_id) {
     const std::string step = "events of " + sandbox_id;
     auto client = TRY_STEP(step, impl_->connect(sandbox_id));
     const auto sent = control::send_message(client.fd(), {{"method", "events"}});
@@ -363,13 +364,13 @@ Result<std::unique_ptr<EventStream>> Runtime::events(const std::string& sandbox_
     return std::unique_ptr<EventStream>(std::make_unique<SentryEvents>(std::move(client)));
 }
 
-Result<std::string> Runtime::stacks(const std::string& sandbox_id) {
+Result<std::string> SentryRuntime::stacks(const std::string& sandbox_id) {
     auto client = TRY_STEP("stacks of " + sandbox_id, impl_->connect(sandbox_id));
     const auto answer = TRY_STEP("stacks of " + sandbox_id, client.call("stacks"));
     return control::get_string(answer, "text");
 }
 
-bool Runtime::sandbox_alive(const std::string& sandbox_id) {
+bool SentryRuntime::sandbox_alive(const std::string& sandbox_id) {
     const auto record = impl_->load(sandbox_id);
     return record.ok() && record->has_sandbox && record->sentry.alive();
 }

@@ -17,7 +17,7 @@ bool is_gone(const Error& error) {
 
 }  // namespace
 
-Status Runtime::Impl::thaw(const StateDirectory& directory, Record& record) {
+Status SentryRuntime::Impl::thaw(const StateDirectory& directory, Record& record) {
     if (record.frozen) {
         const auto* machine = TRY(manager());
         TRY_STEP("thaw it", machine->thaw(record.container_cgroup));
@@ -27,7 +27,7 @@ Status Runtime::Impl::thaw(const StateDirectory& directory, Record& record) {
     return {};
 }
 
-Status Runtime::Impl::tear_down(const StateDirectory& directory, Record& record) {
+Status SentryRuntime::Impl::tear_down(const StateDirectory& directory, Record& record) {
     TRY(thaw(directory, record));
     // A container in somebody else's sentry is forgotten there first, so that no guest process is
     // left when its cgroup goes.
@@ -73,7 +73,7 @@ Status Runtime::Impl::tear_down(const StateDirectory& directory, Record& record)
     return {};
 }
 
-Status Runtime::destroy_sandbox(const std::string& id) {
+Status SentryRuntime::destroy_sandbox(const std::string& id) {
     const std::string step = "destroy sandbox " + id;
     auto directory = StateDirectory::open(impl_->options.state_root, id, LockMode::kExclusive);
     if (!directory.ok()) {
@@ -115,7 +115,7 @@ Status Runtime::destroy_sandbox(const std::string& id) {
     return {};
 }
 
-Status Runtime::remove(const std::string& id, bool force) {
+Status SentryRuntime::remove(const std::string& id, bool force) {
     const std::string step = "delete " + id;
     {
         const auto directory = TRY_STEP(

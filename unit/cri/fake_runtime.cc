@@ -120,19 +120,14 @@ void FakeWorld::kill_sandbox(const std::string& id) {
     }
 }
 
-struct Runtime::Impl {};
-
-Runtime::Runtime(Options) {}
-Runtime::~Runtime() = default;
-
-Status Runtime::create_sandbox(const SandboxConfig& config) {
+Status FakeRuntime::create_sandbox(const SandboxConfig& config) {
     const std::lock_guard lock(FakeWorld::get().mu);
     TRY(note("create_sandbox", config.id));
     FakeWorld::get().sandboxes[config.id] = true;
     return {};
 }
 
-Status Runtime::destroy_sandbox(const std::string& id) {
+Status FakeRuntime::destroy_sandbox(const std::string& id) {
     const std::lock_guard lock(FakeWorld::get().mu);
     FakeWorld& world = FakeWorld::get();
     TRY(note("destroy_sandbox", id));
@@ -147,7 +142,7 @@ Status Runtime::destroy_sandbox(const std::string& id) {
     return {};
 }
 
-Status Runtime::create(const CreateConfig& config) {
+Status FakeRuntime::create(const CreateConfig& config) {
     const std::lock_guard lock(FakeWorld::get().mu);
     FakeWorld& world = FakeWorld::get();
     TRY(note("create", config.id));
@@ -162,14 +157,14 @@ Status Runtime::create(const CreateConfig& config) {
     return {};
 }
 
-Status Runtime::start(const std::string& id) {
+Status FakeRuntime::start(const std::string& id) {
     const std::lock_guard lock(FakeWorld::get().mu);
     TRY(note("start", id));
     FakeWorld::get().containers.at(id).state = control::ContainerState::kRunning;
     return {};
 }
 
-Result<ContainerInfo> Runtime::state(const std::string& id) {
+Result<ContainerInfo> FakeRuntime::state(const std::string& id) {
     const std::lock_guard lock(FakeWorld::get().mu);
     FakeWorld& world = FakeWorld::get();
     ContainerInfo info;
@@ -188,7 +183,7 @@ Result<ContainerInfo> Runtime::state(const std::string& id) {
     return info;
 }
 
-Status Runtime::kill(const std::string& id, int signal, bool) {
+Status FakeRuntime::kill(const std::string& id, int signal, bool) {
     const std::lock_guard lock(FakeWorld::get().mu);
     FakeWorld& world = FakeWorld::get();
     TRY(note("kill " + std::to_string(signal), id));
@@ -202,14 +197,14 @@ Status Runtime::kill(const std::string& id, int signal, bool) {
     return {};
 }
 
-Status Runtime::remove(const std::string& id, bool) {
+Status FakeRuntime::remove(const std::string& id, bool) {
     const std::lock_guard lock(FakeWorld::get().mu);
     TRY(note("remove", id));
     return FakeWorld::get().containers.erase(id) != 0 ? Status()
                                                       : Status(Error(ENOENT, "no container " + id));
 }
 
-Result<std::string> Runtime::exec(const std::string& id, const ExecConfig& config) {
+Result<std::string> FakeRuntime::exec(const std::string& id, const ExecConfig& config) {
     const std::lock_guard lock(FakeWorld::get().mu);
     TRY(note("exec", id));
     const std::string text = config.args.size() > 1 ? config.args[1] : "";
@@ -226,7 +221,7 @@ std::condition_variable exec_killed;
 bool hung_exec_ended = false;
 }  // namespace
 
-Result<ExitStatus> Runtime::wait_exec(const std::string&, const std::string& exec_id) {
+Result<ExitStatus> FakeRuntime::wait_exec(const std::string&, const std::string& exec_id) {
     std::unique_lock lock(FakeWorld::get().mu);
     if (exec_id == "hang") {
         exec_killed.wait(lock, [] { return hung_exec_ended; });
@@ -235,7 +230,7 @@ Result<ExitStatus> Runtime::wait_exec(const std::string&, const std::string& exe
     return ExitStatus{exec_id == "fail" ? 7 : 0, 0, false, 0};
 }
 
-Status Runtime::kill_exec(const std::string& id, const std::string&, int) {
+Status FakeRuntime::kill_exec(const std::string& id, const std::string&, int) {
     const std::lock_guard lock(FakeWorld::get().mu);
     TRY(note("kill_exec", id));
     hung_exec_ended = true;
@@ -243,13 +238,13 @@ Status Runtime::kill_exec(const std::string& id, const std::string&, int) {
     return {};
 }
 
-Status Runtime::reopen_log(const std::string& id, int log_fd) {
+Status FakeRuntime::reopen_log(const std::string& id, int log_fd) {
     const std::lock_guard lock(FakeWorld::get().mu);
     TRY(note("reopen_log", id));
     return write(log_fd, "reopened\n", 9) == 9 ? Status() : Status(Error(EIO, "log"));
 }
 
-Result<std::unique_ptr<EventStream>> Runtime::events(const std::string& sandbox_id) {
+Result<std::unique_ptr<EventStream>> FakeRuntime::events(const std::string& sandbox_id) {
     const std::lock_guard lock(FakeWorld::get().mu);
     FakeWorld& world = FakeWorld::get();
     if (!world.sandboxes.contains(sandbox_id) || !world.sandboxes[sandbox_id]) {
@@ -258,19 +253,19 @@ Result<std::unique_ptr<EventStream>> Runtime::events(const std::string& sandbox_
     return std::unique_ptr<EventStream>(new FakeStream(sandbox_id));
 }
 
-bool Runtime::sandbox_alive(const std::string& sandbox_id) {
+bool FakeRuntime::sandbox_alive(const std::string& sandbox_id) {
     const std::lock_guard lock(FakeWorld::get().mu);
     FakeWorld& world = FakeWorld::get();
     return world.sandboxes.contains(sandbox_id) && world.sandboxes[sandbox_id];
 }
 
-Result<Stats> Runtime::stats(const std::string& id) {
+Result<Stats> FakeRuntime::stats(const std::string& id) {
     const std::lock_guard lock(FakeWorld::get().mu);
     TRY(note("stats", id));
     return Stats();
 }
 
-Result<Stats> Runtime::sandbox_stats(const std::string& id) {
+Result<Stats> FakeRuntime::sandbox_stats(const std::string& id) {
     const std::lock_guard lock(FakeWorld::get().mu);
     TRY(note("sandbox_stats", id));
     return Stats();

@@ -11,6 +11,7 @@
 #include "cri/base/sha256.h"
 #include "cri/images/archive.h"
 #include "cri/images/blob_reader.h"
+#include "cri/handlers/handlers.h"
 #include "cri/server/node.h"
 #include "unit/cri/fake_runtime.h"
 #include "unit/cri/tar_builder.h"
@@ -35,9 +36,15 @@ struct World {
         restart();
         load_image();
     }
+    static std::unique_ptr<Handlers> handlers() {
+        auto all = std::make_unique<Handlers>();
+        all->add("moat", std::make_unique<moat::runtime::FakeRuntime>());
+        all->add("other", std::make_unique<moat::runtime::FakeRuntime>());
+        return all;
+    }
     void restart() {
         node.reset();
-        auto opened = Node::open(settings);
+        auto opened = Node::open(settings, handlers());
         REQUIRE_MESSAGE(opened.ok(), message_of(opened));
         node = std::move(*opened);
     }
@@ -321,7 +328,37 @@ TEST_CASE("lifecycle: an image's root lives as long as a container uses it") {
 
 TEST_CASE("lifecycle: a root has one moatd") {
     World world;
-    const auto second = Node::open(world.settings);
+    const auto second = Node::open(world.settings, World::handlers());
     REQUIRE_FALSE(second.ok());
     CHECK(second.error().code() == EBUSY);
+}
+
+TEST_CASE("lifecycle: a pod keeps its handler when the default changes") {
+    World world;
+    REQUIRE(world.node->handlers->find("other").ok());
+    Handler* other = *world.node->handlers->find("other");
+    REQUIRE(world.node->handlers->set_default("other").ok());
+    const auto id = world.node->pods->run(world.pod_config(), "");
+    REQUIRE_MESSAGE(id.ok(), message_of(id));
+    CHECK(&(*world.node->pods->find(*id))->handler == other);
+    const std::string container = world.start_container(*id);
+    world.restart();  // "moat" is the default again
+    const auto pod = *world.node->pods->find(*id);
+    CHECK(pod->handler.name == "other");
+    CHECK(pod->snapshot().handler.empty());
+    CHECK(&(*world.node->containers->find(container))->runtime == &pod->runtime());
+}
+
+TEST_CASE("lifecycle: handlers that are unknown or cannot run here make no pod") {
+    World world;
+    const auto unknown = world.node->pods->run(world.pod_config(), "kata");
+    REQUIRE_FALSE(unknown.ok());
+    CHECK(unknown.error().code() == EINVAL);
+    CHECK(unknown.error().message() ==
+          "runtime_handler: \"kata\" is unknown; there are \"\", \"moat\" and \"other\"");
+    (*world.node->handlers->find("other"))->unavailable = "no runc";
+    const auto broken = world.node->pods->run(world.pod_config(), "other");
+    REQUIRE_FALSE(broken.ok());
+    CHECK(broken.error().code() == EBUSY);
+    CHECK(world.node->pods->list().empty());
 }

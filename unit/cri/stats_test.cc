@@ -3,6 +3,7 @@
 #include "cri/containers/container_manager.h"
 #include "cri/stats/cpu_rates.h"
 #include "cri/stats/messages.h"
+#include "unit/cri/fake_runtime.h"
 #include "unit/cri/test.h"
 
 using namespace moat::cri;
@@ -11,6 +12,11 @@ namespace api = ::runtime::v1;
 namespace {
 
 constexpr int64_t kSecond = 1'000'000'000;
+
+Handler& fake_handler() {
+    static Handler handler("moat", std::make_unique<moat::runtime::FakeRuntime>());
+    return handler;
+}
 
 PodFigures some_pod() {
     PodFigures pod;
@@ -21,7 +27,8 @@ PodFigures some_pod() {
     record.id = "p1";
     record.name = "web";
     record.name_space = "shop";
-    pod.pod = std::make_shared<Pod>(record, std::make_shared<api::PodSandboxConfig>(config));
+    pod.pod = std::make_shared<Pod>(record, std::make_shared<api::PodSandboxConfig>(config),
+                                    fake_handler());
     pod.record = record;
     pod.at_ns = 100 * kSecond;
     pod.stats.cpu_usage_ns = 9 * kSecond;
@@ -50,8 +57,8 @@ PodFigures some_pod() {
     container.mutable_image()->set_image("sha256:1234");
     container.mutable_image()->set_user_specified_image("busybox:1");
     ContainerFigures figures;
-    figures.container =
-        std::make_shared<Container>(of, std::make_shared<api::ContainerConfig>(container));
+    figures.container = std::make_shared<Container>(
+        of, std::make_shared<api::ContainerConfig>(container), *fake_handler().runtime);
     figures.record = of;
     figures.at_ns = 100 * kSecond;
     figures.nano_cores = 42;

@@ -17,7 +17,7 @@
 
 #include "cgroups/cgroup.h"
 #include "cgroups/files.h"
-#include "runtime/runtime.h"
+#include "runtime/sentry_runtime.h"
 #include "runtime/spec/spec.h"
 #include "runtime/util/files.h"
 
@@ -73,7 +73,7 @@ struct World {
     std::string cgroup = "/moat-unit-rt-" + std::to_string(getpid());
     Options options;
     Traces before;
-    std::unique_ptr<Runtime> runtime;
+    std::unique_ptr<SentryRuntime> runtime;
 
     World() {
         char name[] = "/tmp/moat-unit-XXXXXX";
@@ -81,7 +81,7 @@ struct World {
         options.state_root = path + "/state";
         options.sentry_path = FAKE_SENTRY;
         options.gofer_path = FAKE_GOFER;
-        runtime = std::make_unique<Runtime>(options);
+        runtime = std::make_unique<SentryRuntime>(options);
         before = Traces();
     }
     ~World() {
@@ -275,11 +275,11 @@ TEST_CASE("creation that fails early: each step is named, nothing is left") {
     mkdir((config.bundle + "/rootfs").c_str(), 0755);
     Options wrong = w.options;
     wrong.sentry_path = "/nowhere/moat-sentry";
-    CHECK(Runtime(wrong).create(config).error().message().find("/nowhere/moat-sentry") !=
+    CHECK(SentryRuntime(wrong).create(config).error().message().find("/nowhere/moat-sentry") !=
           std::string::npos);
     wrong = w.options;
     wrong.gofer_path = "/etc/passwd";
-    const auto status = Runtime(wrong).create(config);
+    const auto status = SentryRuntime(wrong).create(config);
     REQUIRE_FALSE(status.ok());
     CHECK(status.error().message().find("start moat-gofer: execute it") != std::string::npos);
     config.id = "../one";
@@ -333,7 +333,7 @@ TEST_CASE("creator killed at any instant: what it left is removed by name") {
         // The moments are spread over what a creation takes; the test holds for every one of them.
         const pid_t creator = fork();
         if (creator == 0) {
-            Runtime runtime(w.options);
+            SentryRuntime runtime(w.options);
             _exit(runtime.create(config).ok() ? 0 : 1);
         }
         const timespec moment{0, std::min(i * took_ns / 16, 999999999L)};
