@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -110,6 +111,48 @@ TEST_CASE("socketpair: bytes go both ways, a close is an end of file") {
     char c;
     CHECK_THAT(::read(pair.b.get(), &c, 1), succeeds_with(0));
     CHECK_THAT(::send(pair.b.get(), "x", 1, MSG_NOSIGNAL), fails_with(EPIPE));
+}
+
+TEST_CASE("datagrams and packets: a write to a closed peer fails with no signal") {
+    for (const int type : {SOCK_DGRAM, SOCK_SEQPACKET}) {
+        CHECK(run_in_child([type] {
+                  ::signal(SIGPIPE, SIG_DFL);
+                  int ends[2];
+                  CHILD_CHECK(::socketpair(AF_UNIX, type, 0, ends) == 0);
+                  CHILD_CHECK(::shutdown(ends[0], SHUT_WR) == 0);
+                  CHILD_THAT(::write(ends[0], "x", 1), fails_with(EPIPE));
+                  ::_exit(5);
+              }) == exited(5));
+    }
+}
+
+TEST_CASE("accept: without a free descriptor the connection stays in the queue") {
+    in_child([] {
+        sockaddr_un name{AF_UNIX, {}};
+        std::memcpy(name.sun_path, "\0moat-emfile", 12);
+        const socklen_t size = sizeof(sa_family_t) + 12;
+        const int server = ::socket(AF_UNIX, SOCK_STREAM, 0);
+        CHILD_CHECK(::bind(server, reinterpret_cast<sockaddr*>(&name), size) == 0);
+        CHILD_CHECK(::listen(server, 4) == 0);
+        const int client = ::socket(AF_UNIX, SOCK_STREAM, 0);
+        CHILD_CHECK(::connect(client, reinterpret_cast<sockaddr*>(&name), size) == 0);
+        CHILD_CHECK(::write(client, "kept", 4) == 4);
+        rlimit limit{};
+        CHILD_CHECK(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+        const rlim_t all = limit.rlim_cur;
+        limit.rlim_cur = static_cast<rlim_t>(client) + 1;
+        CHILD_CHECK(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
+        while (::dup(server) >= 0) {
+        }
+        CHILD_THAT(::accept(server, nullptr, nullptr), fails_with(EMFILE));
+        limit.rlim_cur = all;
+        CHILD_CHECK(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
+        const int peer = ::accept(server, nullptr, nullptr);
+        CHILD_CHECK(peer >= 0);
+        char text[8] = {};
+        CHILD_CHECK(::read(peer, text, sizeof text) == 4);
+        CHILD_CHECK(std::string(text) == "kept");
+    });
 }
 
 TEST_CASE("stream: a write to a closed peer raises SIGPIPE") {

@@ -9,6 +9,33 @@ namespace {
 constexpr uint64_t kMaxDescriptors = 1 << 20;
 }  // namespace
 
+FdReservation::FdReservation(RefPtr<FdTable> table, size_t slot)
+    : table_(std::move(table)), slot_(slot) {}
+
+FdReservation::FdReservation(FdReservation&& other) noexcept
+    : table_(std::move(other.table_)), slot_(other.slot_) {}
+
+FdReservation::~FdReservation() {
+    if (!table_) {
+        return;
+    }
+    MutexLock lock(table_->mu_);
+    if (slot_ < table_->slots_.size()) {  // else execve or the end of the process took all
+        table_->slots_[slot_].reserved = false;
+        table_->first_free_ = std::min(table_->first_free_, slot_);
+    }
+}
+
+Fd FdReservation::install(RefPtr<File> file, CloseOnExec cloexec) && {
+    const RefPtr<FdTable> table = std::move(table_);
+    MutexLock lock(table->mu_);
+    if (slot_ < table->slots_.size()) {
+        table->slots_[slot_] = {std::move(file), cloexec};
+    }
+    lock.unlock();
+    return Fd{static_cast<int32_t>(slot_)};
+}
+
 FdTable::~FdTable() = default;
 
 RefPtr<FdTable> FdTable::clone() const {
@@ -17,6 +44,14 @@ RefPtr<FdTable> FdTable::clone() const {
     copy->slots_ = slots_;
     copy->first_free_ = first_free_;
     lock.unlock();
+    MutexLock copy_lock(copy->mu_);
+    for (size_t i = 0; i < copy->slots_.size(); i++) {
+        if (std::exchange(copy->slots_[i].reserved,
+                          false)) {  // a call of this process is under way
+            copy->first_free_ = std::min(copy->first_free_, i);
+        }
+    }
+    copy_lock.unlock();
     return copy;
 }
 
@@ -32,7 +67,7 @@ Result<RefPtr<File>> FdTable::get(Fd fd) const {
 Result<size_t> FdTable::find_free_locked(size_t lowest, uint64_t limit) {
     limit = std::min(limit, kMaxDescriptors);
     size_t i = std::max(lowest, first_free_);
-    while (i < slots_.size() && slots_[i].file) {
+    while (i < slots_.size() && !slots_[i].is_free()) {
         i++;
     }
     if (i >= limit) {
@@ -47,7 +82,8 @@ Result<size_t> FdTable::find_free_locked(size_t lowest, uint64_t limit) {
     return i;
 }
 
-Result<Fd> FdTable::install(RefPtr<File> file, CloseOnExec cloexec, uint64_t limit, int32_t lowest) {
+Result<Fd> FdTable::install(RefPtr<File> file, CloseOnExec cloexec, uint64_t limit,
+                            int32_t lowest) {
     if (lowest < 0 || static_cast<uint64_t>(lowest) >= limit) {
         return Errno(EINVAL);  // fcntl(2): F_DUPFD beyond the limit
     }
@@ -59,6 +95,14 @@ Result<Fd> FdTable::install(RefPtr<File> file, CloseOnExec cloexec, uint64_t lim
     }
     slots_[*slot] = {std::move(file), cloexec};
     return Fd{static_cast<int32_t>(*slot)};
+}
+
+Result<FdReservation> FdTable::reserve(uint64_t limit) {
+    MutexLock lock(mu_);
+    const size_t slot = TRY(find_free_locked(0, limit));
+    slots_[slot].reserved = true;
+    lock.unlock();
+    return FdReservation(RefPtr<FdTable>(this), slot);
 }
 
 Result<std::pair<Fd, Fd>> FdTable::install_pair(RefPtr<File> first, RefPtr<File> second,
@@ -81,7 +125,8 @@ Result<std::pair<Fd, Fd>> FdTable::install_pair(RefPtr<File> first, RefPtr<File>
     return std::pair{Fd{static_cast<int32_t>(*a)}, Fd{static_cast<int32_t>(*b)}};
 }
 
-Result<RefPtr<File>> FdTable::replace(Fd fd, RefPtr<File> file, CloseOnExec cloexec, uint64_t limit) {
+Result<RefPtr<File>> FdTable::replace(Fd fd, RefPtr<File> file, CloseOnExec cloexec,
+                                      uint64_t limit) {
     const auto i = static_cast<uint32_t>(to_integer(fd));
     if (i >= limit || i >= kMaxDescriptors) {
         return Errno(EBADF);
@@ -89,6 +134,9 @@ Result<RefPtr<File>> FdTable::replace(Fd fd, RefPtr<File> file, CloseOnExec cloe
     MutexLock lock(mu_);
     if (i >= slots_.size()) {
         slots_.resize(i + 1);
+    }
+    if (slots_[i].reserved) {
+        return Errno(EBUSY);  // dup2(2): "a race condition with open(2) and dup()"
     }
     return std::exchange(slots_[i], Slot{std::move(file), cloexec}).file;
 }

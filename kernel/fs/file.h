@@ -97,6 +97,8 @@ class File : public RefCounted {
     /// SO_RCVTIMEO, SO_SNDTIMEO: how long read(2) and write(2) wait, in nanoseconds.
     virtual int64_t read_timeout_ns() { return INT64_MAX; }
     virtual int64_t write_timeout_ns() { return INT64_MAX; }
+    /// Whether EPIPE comes with SIGPIPE: not from sockets of datagrams and packets.
+    virtual bool raises_sigpipe() const { return true; }
     /// True: splice(2) may be used with it as the pipe of the two.
     virtual bool is_pipe() const { return false; }
     /// A directory's descriptor may be the start of a walk, and a descriptor opened with O_PATH may be

@@ -104,6 +104,7 @@ class Socket : public File {
     }
 
     // File
+    bool raises_sigpipe() const override { return is_stream(); }
     std::string anonymous_name() const override;
     Result<size_t> read(Task& task, IoBuffer& destination) override;
     Result<size_t> write(Task& task, IoBuffer& source) override;

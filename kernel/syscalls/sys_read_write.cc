@@ -97,7 +97,7 @@ struct Write {
             const auto n = offset == kOwnPosition ? file->write(task, buffer)
                                                   : file->pwrite(task, buffer, offset + done);
             if (!n.ok()) {
-                if (n.error() == EPIPE) {
+                if (n.error() == EPIPE && file->raises_sigpipe()) {
                     (void)send_signal(task, SignalInfo::from_kernel(SIGPIPE));
                 }
                 if (n.error() == EAGAIN) {

@@ -95,7 +95,7 @@ struct Copy {
         while (left != 0) {
             const auto moved = step(task);
             if (!moved.ok()) {
-                if (moved.error() == EPIPE) {
+                if (moved.error() == EPIPE && out.file->raises_sigpipe()) {
                     (void)send_signal(task, SignalInfo::from_kernel(SIGPIPE));
                 }
                 if (moved.error() == EAGAIN && (done == 0 || (whole && !nonblocking()))) {

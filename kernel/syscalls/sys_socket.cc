@@ -43,6 +43,8 @@ class AcceptCall final : public SocketCall {
     CloseOnExec cloexec = CloseOnExec::kNo;
 
     Result<int64_t> step(Task& task) override {
+        // First: a connection that was taken and got no number would be lost.
+        FdReservation number = TRY(task.fds().reserve(task.rlimit(RLIMIT_NOFILE)));
         const auto accepted = TRY(socket->accept(task, file_flags));
         if (address) {
             const Result<SocketAddress> peer = accepted->peer_address(task);
@@ -51,8 +53,7 @@ class AcceptCall final : public SocketCall {
             }
             TRY(copy_out_address(task, *peer, address, size));
         }
-        return to_integer(
-            TRY(task.fds().install(accepted, cloexec, task.rlimit(RLIMIT_NOFILE))));
+        return to_integer(std::move(number).install(accepted, cloexec));
     }
 };
 
