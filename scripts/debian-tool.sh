@@ -8,6 +8,7 @@ out=${MOAT_BUILD_ROOT:-$root/build}/tools
 package=${1:?usage: debian-tool.sh PACKAGE}
 case $package in
     docker-registry) program=usr/bin/docker-registry ;;
+    nginx) program=usr/sbin/nginx ;;
     *) echo "debian-tool: no package '$package'" >&2; exit 2 ;;
 esac
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # go-tool.sh NAME: builds a Go program that the tests or the bench need and prints its path.
 #   crictl, critest   the CRI's own client and conformance tests (e2e/tools)
+#                     (critest wants the digest of a test image in CRITEST_DIGEST: see e2e/critest)
 #   runsc             gVisor's runtime, the bench's peer (e2e/tools/peers)
 # Versions are those of the go.mod, checksums those of its go.sum. Built once into build/tools/; built
 # again when the go.mod, the go.sum or the Go version has changed.
@@ -23,7 +24,7 @@ esac
 mkdir -p "$out"
 exec 9>"$out/.$name.lock"
 flock 9
-stamp=$(cat "$module_dir/go.mod" "$module_dir/go.sum" <(go version) "${BASH_SOURCE[0]}" | sha256sum)
+stamp=$(cat "$module_dir/go.mod" "$module_dir/go.sum" <(go version) "${BASH_SOURCE[0]}" <(echo "${CRITEST_DIGEST:-}") | sha256sum)
 if [ -x "$out/$name" ] && [ "$(cat "$out/.$name.stamp" 2>/dev/null)" = "$stamp" ]; then
     echo "$out/$name"
     exit 0
@@ -40,8 +41,19 @@ case $name in
             -o "$out/$name.new" sigs.k8s.io/cri-tools/cmd/crictl
         ;;
     critest)
-        # cmd/critest has test files only: it can be compiled, not named by a tool directive.
-        go test -c -trimpath -ldflags "-s -w" -o "$out/$name.new" sigs.k8s.io/cri-tools/cmd/critest
+        # cmd/critest has test files only: it can be compiled, not named by a tool directive. One spec pulls
+        # by a digest that no image of ours can have: it is built from a copy with that constant replaced.
+        work=$(mktemp -d)
+        trap 'rm -rf "$work"' EXIT
+        cp -r "$(go list -m -f '{{.Dir}}' sigs.k8s.io/cri-tools)" "$work/cri-tools"
+        chmod -R u+w "$work/cri-tools"
+        sed -i "s/\(test-image-digest@\)sha256:[0-9a-f]*/\1${CRITEST_DIGEST:?critest needs it}/" "$work/cri-tools/pkg/validate/consts.go"
+        grep -q "$CRITEST_DIGEST" "$work/cri-tools/pkg/validate/consts.go" ||
+            { echo "go-tool: critest's digest is not where it was" >&2; exit 1; }
+        cp go.mod "$work/tools.mod"
+        cp go.sum "$work/tools.sum"
+        go mod edit -replace "sigs.k8s.io/cri-tools=$work/cri-tools" "$work/tools.mod"
+        go test -c -modfile "$work/tools.mod" -trimpath -ldflags "-s -w" -o "$out/$name.new" sigs.k8s.io/cri-tools/cmd/critest
         ;;
     runsc)
         go build -trimpath -ldflags "-s -w -X gvisor.dev/gvisor/runsc/version.version=$(version_of gvisor.dev/gvisor)" \

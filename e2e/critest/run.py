@@ -1,0 +1,267 @@
+#!/usr/bin/env python3
+"""Runs critest, the CRI's conformance tests, against moatd in namespaces of its own. As root.
+
+    e2e/critest/run.py [--handler NAME]... [--focus REGEX] [--write] [--cni]
+
+Each handler is a run of critest's specs over SPDY, and one of its streaming specs over WebSocket. What is
+expected not to pass is in expectations.txt, one line a spec with its reason; a listed spec that passes
+fails the run, as does a spec that fails or is skipped without being listed. --write puts the results into
+the README.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "images")]
+
+import harness  # noqa: E402
+import host  # noqa: E402
+import images  # noqa: E402
+import ociimage  # noqa: E402
+
+REGISTRY = "127.0.0.1:5000"
+EXPECTATIONS = os.path.join(HERE, "expectations.txt")
+README = os.path.join(harness.ROOT, "README.md")
+HANDLERS = ("moat", "native")
+WEBSOCKET = ["-websocket-exec", "-websocket-attach", "-websocket-portforward", "-ginkgo.focus=Streaming"]
+SECONDS = 900  # the most that one run of critest may take
+# Debian's plugins; port mappings need iptables. Without --cni it is moatd's built-in network.
+CNI_CONFIG = {
+    "cniVersion": "1.0.0", "name": "critest",
+    "plugins": [
+        {"type": "bridge", "bridge": "critest0", "isGateway": True, "ipMasq": True, "promiscMode": True,
+         "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+    ],
+}
+
+
+def prepare():
+    """Outside, with the machine's network and caches at hand."""
+    os.environ["CRITEST_DIGEST"] = images.by_digest().finish()[1]
+    os.environ["MOAT_CRITEST"] = harness.script("go-tool.sh", "critest")
+    os.environ["MOAT_REGISTRY"] = harness.script("debian-tool.sh", "docker-registry")
+    os.environ["MOAT_NGINX"] = harness.script("debian-tool.sh", "nginx")
+
+
+class Service:
+    """A program of the stage, stopped by its own pid."""
+
+    def __init__(self, name, command, directory):
+        self.name = name
+        self.log_path = os.path.join(directory, name + ".log")
+        with open(self.log_path, "wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+    def wait_until(self, ready, seconds=30):
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"{self.name} is not ready; its log:\n{host.read(self.log_path)[-3000:]}")
+            time.sleep(0.05)
+
+    def stop(self):
+        """The exit status; None when it had to be killed."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return None
+
+
+def answers(socket_type, address):
+    """Whether somebody listens there."""
+    import socket
+    with socket.socket(socket_type) as peer:
+        try:
+            peer.connect(address)
+            return True
+        except OSError:
+            return False
+
+
+def start_registry(directory):
+    import socket
+    config = os.path.join(directory, "registry.yml")
+    with open(config, "w", encoding="ascii") as out:
+        out.write(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/registry}}, delete: {{enabled: true}}}}\n"
+                  f"http: {{addr: '{REGISTRY}'}}\n")
+    service = Service("registry", [os.environ["MOAT_REGISTRY"], "serve", config], directory)
+    name, port = REGISTRY.split(":")
+    service.wait_until(lambda: answers(socket.AF_INET, (name, int(port))))
+    for reference, image in images.all_images(os.environ["MOAT_NGINX"]).items():
+        repository, _, tag = reference.rpartition(":")
+        ociimage.push(image, REGISTRY, repository, tag)
+    return service
+
+
+def write_mirrors(directory):
+    """containerd's format: images of these hosts come from the test's registry under their own names."""
+    for name in images.MIRRORED:
+        os.makedirs(os.path.join(directory, name))
+        with open(os.path.join(directory, name, "hosts.toml"), "w", encoding="ascii") as out:
+            out.write(f'server = "http://{REGISTRY}"\n\n[host."http://{REGISTRY}"]\ncapabilities = ["pull", "resolve"]\n')
+
+
+def start_runtime(directory, with_cni):
+    import socket
+    write_mirrors(os.path.join(directory, "certs.d"))
+    os.makedirs(os.path.join(directory, "net.d"))
+    if with_cni:
+        with open(os.path.join(directory, "net.d", "10-critest.conflist"), "w", encoding="ascii") as out:
+            json.dump(CNI_CONFIG, out)
+    endpoint = os.path.join(directory, "s")
+    service = Service("moatd", [
+        os.path.join(harness.BUILD, "moatd"), "--socket", "unix://" + endpoint, "--root", directory + "/lib", "--state", directory + "/run",
+        "--cni-conf-dir", directory + "/net.d", "--cni-bin-dir", "/usr/lib/cni", "--registry-config-dir", directory + "/certs.d",
+    ], directory)
+    service.wait_until(lambda: answers(socket.AF_UNIX, endpoint))
+    return service, endpoint
+
+
+class Spec:
+    def __init__(self, report):
+        texts = [*(report["ContainerHierarchyTexts"] or []), report["LeafNodeText"]]
+        self.name = re.sub(r"^\[k8s.io\] ", "", " ".join(texts).strip())
+        self.state = report["State"]
+        self.seconds = report["RunTime"] / 1e9
+        self.message = (report.get("Failure") or {}).get("Message", "").strip()
+
+
+def run_critest(directory, endpoint, handler, label, more):
+    """Returns the specs that this run was about."""
+    config = os.path.join(directory, "crictl.yaml")
+    with open(config, "w", encoding="ascii") as out:
+        out.write(f"runtime-endpoint: unix://{endpoint}\nimage-endpoint: unix://{endpoint}\n")
+    report = os.path.join(directory, label + ".json")
+    log_path = os.path.join(harness.BUILD_ROOT, "test-logs", f"critest-{label}.log")
+    os.makedirs(os.path.dirname(log_path), exist_ok=True)
+    with open(log_path, "wb") as log:
+        subprocess.run([
+            os.environ["MOAT_CRITEST"], "-config", config, "-runtime-endpoint", "unix://" + endpoint, "-image-endpoint", "unix://" + endpoint,
+            "-runtime-handler", handler, "-ginkgo.seed=1", "-ginkgo.no-color", f"-ginkgo.json-report={report}", *more,
+        ], cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=SECONDS, check=False)
+    if not os.path.exists(report):
+        sys.exit(f"critest ended without a report; its log:\n{host.read(log_path)[-3000:]}")
+    with open(report, encoding="utf-8") as source:
+        specs = [Spec(r) for suite in json.load(source) for r in suite["SpecReports"] or [] if r["LeafNodeType"] == "It"]
+    # A spec outside the focus, and the benchmarks, are "skipped" without a word; those that skip themselves say why.
+    return [s for s in specs if not (s.state == "skipped" and not s.message)]
+
+
+def read_expectations():
+    """{(handler, spec): (state, reason)}; handler is a label, with `-websocket` behind it for that run."""
+    expected = {}
+    with open(EXPECTATIONS, encoding="utf-8") as source:
+        for number, line in enumerate(source, 1):
+            if line.strip() and not line.startswith("#"):
+                fields = [f.strip() for f in line.split("|")]
+                if len(fields) != 4 or fields[1] not in ("failed", "skipped"):
+                    sys.exit(f"{EXPECTATIONS}:{number}: wanted: handler | failed or skipped | spec | reason")
+                for label in HANDLERS if fields[0] == "all" else [fields[0]]:
+                    expected[(label, fields[2])] = (fields[1], fields[3])
+    return expected
+
+
+def judge(label, specs, expected, whole):
+    """Prints what is not as expected. Returns (passed, failed, skipped)."""
+    passed = failed = skipped = 0
+    known = {name: what for (where, name), what in expected.items() if where == label}
+    for spec in specs:
+        wanted, reason = known.pop(spec.name, ("passed", ""))
+        state = spec.state if spec.state in ("passed", "skipped") else "failed"
+        if state != wanted:
+            failed += 1
+            print(f"FAIL  {label}: {spec.name} ({spec.seconds:.1f} s): {state}, expected: {wanted} {reason}")
+            print("      " + spec.message[:1500].replace("\n", "\n      "), flush=True)
+        elif state == "passed":
+            passed += 1
+        else:
+            skipped += 1
+            print(f"skip  {label}: {spec.name}: {state}, as expected: {reason}")
+    for name in known if whole else ():
+        failed += 1
+        print(f"FAIL  {label}: {name}: listed in expectations.txt, but there is no such spec")
+    return passed, failed, skipped
+
+
+def write_table(results):
+    """The README's table, between its two markers."""
+    rows = ["| handler | passed | failed | skipped | seconds |", "| --- | --- | --- | --- | --- |"]
+    for label, specs, seconds in results:
+        count = {state: sum(s.state == state for s in specs) for state in ("passed", "skipped")}
+        bad = len(specs) - count["passed"] - count["skipped"]
+        rows.append(f"| {label} | {count['passed']} | {bad} | {count['skipped']} | {seconds:.0f} |")
+    with open(README, encoding="utf-8") as source:
+        text = source.read()
+    begin, end = "<!-- critest: written by make check-critest WRITE=1 -->\n", "<!-- critest: end -->\n"
+    head, _, rest = text.partition(begin)
+    _, found, tail = rest.partition(end)
+    if not found:
+        sys.exit(f"{README}: the markers of the table are missing")
+    with open(README, "w", encoding="utf-8") as out:
+        out.write(head + begin + "\n".join(rows) + "\n" + end + tail)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--handler", action="append", choices=HANDLERS)
+    parser.add_argument("--focus", help="only the specs whose names match")
+    parser.add_argument("--write", action="store_true", help="the results into the README")
+    parser.add_argument("--cni", action="store_true", help="Debian's CNI plugins instead of the built-in network")
+    options = parser.parse_args()
+    if harness.INSIDE not in os.environ:
+        prepare()
+        return harness.enter()
+    harness.settle()
+    directory = harness.scratch()
+    expected = read_expectations()
+    registry = start_registry(directory)
+    runtime, endpoint = start_runtime(directory, options.cni)
+    before = host.Snapshot(harness.cgroup())
+    total = [0, 0, 0]
+    results = []
+    for handler in options.handler or HANDLERS:
+        runs = [(handler, [])] if not options.focus else [(handler, ["-ginkgo.focus=" + options.focus])]
+        if not options.focus or re.search(options.focus, "Streaming"):
+            runs.append((handler + "-websocket", WEBSOCKET))
+        for label, more in runs:
+            began = time.monotonic()
+            specs = run_critest(directory, endpoint, handler, label, more)
+            results.append((label, specs, time.monotonic() - began))
+            counts = judge(label, specs, expected, whole=not options.focus)
+            print(f"      {label}: {counts[0]} as expected, {counts[1]} not, {counts[2]} expected not to pass, "
+                  f"{results[-1][2]:.0f} s", flush=True)
+            total = [a + b for a, b in zip(total, counts)]
+    leaks = []
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        leaks = host.Snapshot(harness.cgroup()).more_than(before)
+        if not leaks:
+            break
+        time.sleep(0.1)
+    if leaks:
+        total[1] += 1
+        print("FAIL  left behind:\n      " + "\n      ".join(map(str, leaks)))
+    if runtime.stop() != 0:
+        total[1] += 1
+        print(f"FAIL  moatd did not end well; its log:\n{host.read(runtime.log_path)[-3000:]}")
+    subprocess.run(["cp", runtime.log_path, os.path.join(harness.BUILD_ROOT, "test-logs", "critest-moatd.log")], check=False)
+    registry.stop()
+    if options.write:
+        write_table(results)
+    print(f"{total[0]} passed, {total[1]} failed, {total[2]} skipped", flush=True)
+    return 1 if total[1] or not total[0] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
