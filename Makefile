@@ -5,7 +5,7 @@ BUILD := build/release
 JOBS ?= $(shell nproc)
 
 .DEFAULT_GOAL := help
-.PHONY: help packages build run test check-unit check-syscalls check-oci check-cri bench format check-style clean
+.PHONY: help packages build run test check-unit check-syscalls check-oci check-cri check-critest bench format check-style clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,6 +37,10 @@ check-oci: build ## run moat by its command line on OCI bundles
 check-cri: build ## run pods by crictl and by the library that kubelet uses
 	@scripts/install-packages.sh test
 	@scripts/run-suites.py cri
+
+check-critest: build ## run the CRI's conformance tests on both handlers (WRITE=1: the README's table)
+	@scripts/install-packages.sh test
+	@e2e/critest/run.py $(if $(WRITE),--write) $(if $(HANDLER),--handler $(HANDLER))
 
 bench: build ## time native, runc and moat in one run (PEERS=1: gVisor's runsc too; WRITE=1: docs/bench.md)
 	@scripts/install-packages.sh bench
