@@ -17,7 +17,8 @@ build_packages=(
 test_packages=(
     clang-format-14
     mmdebstrap xz-utils            # the Debian root that e2e/oci runs
-    containernetworking-plugins    # the CNI plugins' own binaries
+    containernetworking-plugins iptables  # the CNI plugins' own binaries, and what portmap calls
+    nftables                       # host ports of the built-in network
     runc                           # the reference: a test that runc fails is wrong
 )
 bench_packages=(runc)

@@ -38,15 +38,20 @@ std::vector<char*> pointers(const std::vector<std::string>& strings) {
     return result;
 }
 
-/// Takes what there is; closes `fd` at its end. What exceeds `limit` is dropped.
-void drain(ScopedFd& fd, std::string& into, size_t limit) {
+/// Takes what there is; closes `fd` at its end. What exceeds `limit` is dropped; returns whether
+/// something was.
+bool drain(ScopedFd& fd, std::string& into, size_t limit) {
     char buffer[8192];
     const ssize_t n = read(fd.get(), buffer, sizeof(buffer));
     if (n > 0) {
-        into.append(buffer, std::min(static_cast<size_t>(n), limit - std::min(limit, into.size())));
-    } else if (n == 0 || (errno != EINTR && errno != EAGAIN)) {
+        const size_t room = limit - std::min(limit, into.size());
+        into.append(buffer, std::min(static_cast<size_t>(n), room));
+        return static_cast<size_t>(n) > room;
+    }
+    if (n == 0 || (errno != EINTR && errno != EAGAIN)) {
         fd.reset();
     }
+    return false;
 }
 
 void feed(ScopedFd& fd, std::string_view& left) {
@@ -81,7 +86,8 @@ Result<ProcessResult> run_process(const std::string& program, const std::vector<
     sigaddset(&defaults, SIGPIPE);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &defaults);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+                                               POSIX_SPAWN_SETPGROUP);
     std::vector<std::string> argv = {program};
     argv.insert(argv.end(), args.begin(), args.end());
     pid_t pid = -1;
@@ -104,6 +110,7 @@ Result<ProcessResult> run_process(const std::string& program, const std::vector<
     std::string_view left = input;
     const auto deadline = std::chrono::steady_clock::now() + timeout;
     bool timed = false;
+    bool flooded = false;
     bool ended = false;
     // The program's end counts, not that of its streams: a plugin may leave a daemon behind that
     // still holds them.
@@ -116,9 +123,9 @@ Result<ProcessResult> run_process(const std::string& program, const std::vector<
             deadline - std::chrono::steady_clock::now());
         if (rest.count() <= 0 && !timed) {
             timed = true;
-            kill(pid, SIGKILL);
+            kill(-pid, SIGKILL);
         }
-        const int wait_ms = timed ? -1 : static_cast<int>(rest.count()) + 1;
+        const int wait_ms = timed || flooded ? -1 : static_cast<int>(rest.count()) + 1;
         if (poll(fds, 4, wait_ms) < 0 && errno != EINTR) {
             break;
         }
@@ -126,7 +133,11 @@ Result<ProcessResult> run_process(const std::string& program, const std::vector<
             feed(in.write_end, left);
         }
         if (fds[2].revents != 0) {
-            drain(out.read_end, result.out, kMaxOut);
+            // Whoever prints without end would do so until its time is up.
+            if (drain(out.read_end, result.out, kMaxOut) && !flooded) {
+                flooded = true;
+                kill(-pid, SIGKILL);
+            }
         }
         if (fds[3].revents != 0) {
             drain(err.read_end, result.err, kMaxErr);
@@ -147,6 +158,10 @@ Result<ProcessResult> run_process(const std::string& program, const std::vector<
     if (timed) {
         return timed_out("run " + program + ": killed after " + std::to_string(timeout.count()) +
                          " ms");
+    }
+    if (flooded) {
+        return Error(EFBIG, "run " + program + ": killed: it printed more than " +
+                                std::to_string(kMaxOut) + " bytes");
     }
     result.exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
     return result;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,8 @@ struct Settings {
     std::string state = "/run/moat";  ///< does not: the runtime's sandboxes, network namespaces
     std::string cni_conf_dir = "/etc/cni/net.d";
     std::string cni_bin_dir = "/opt/cni/bin";
+    int64_t cni_timeout_s = 60;  ///< of one call of one plugin
+    bool masquerade = true;      ///< of the built-in network
     std::string registry_config_dir = "/etc/moat/certs.d";
     std::vector<std::string> registry_mirrors;  ///< host=url
     std::string sentry_path;                    ///< empty: beside moatd

@@ -27,6 +27,9 @@ const Setting kTable[] = {
 
     {"cni.conf_dir", &S::cni_conf_dir, Takes::kReload, "CNI configurations; while there is none, pods get the built-in network"},
     {"cni.bin_dir", &S::cni_bin_dir, Takes::kReload, "CNI plugins"},
+    {"cni.timeout", &S::cni_timeout_s, Takes::kReload, "Seconds that one call of one plugin may take; it is killed with its children then", "", nullptr, 1, 230},
+
+    {"network.masquerade", &S::masquerade, Takes::kRestart, "In the built-in network, what pods send beyond their range bears the node's address"},
 };
 // clang-format on
 

@@ -21,18 +21,23 @@ std::string pod_hostname(const api::PodSandboxConfig& config, const std::string&
     return pod_id.substr(0, 12);
 }
 
-Result<std::string> resolv_conf(const api::PodSandboxConfig& config) {
+Result<std::string> resolv_conf(const api::PodSandboxConfig& config, const CniDns& network_dns) {
     const auto& dns = config.dns_config();
+    CniDns chosen{{dns.servers().begin(), dns.servers().end()},
+                  {dns.searches().begin(), dns.searches().end()},
+                  {dns.options().begin(), dns.options().end()}};
+    const char* source = "config.dns_config.";
+    if (chosen.empty()) {
+        chosen = network_dns;
+        source = "CNI result: dns.";
+    }
     std::string text;
-    const auto one_word = [](const std::string& word) {
-        return !word.empty() && word.find_first_of(" \t\r\n") == std::string::npos;
-    };
-    const auto words = [&](const char* keyword, const auto& list, const char* field) -> Status {
+    const auto words = [&](const char* keyword, const std::vector<std::string>& list,
+                           const char* field) -> Status {
         std::string line;
         for (const std::string& word : list) {
-            if (!one_word(word)) {
-                return invalid_argument(std::string("config.dns_config.") + field + ": \"" + word +
-                                        "\"");
+            if (word.empty() || word.find_first_of(" \t\r\n") != std::string::npos) {
+                return invalid_argument(source + std::string(field) + ": \"" + word + "\"");
             }
             line += " " + word;
         }
@@ -41,14 +46,11 @@ Result<std::string> resolv_conf(const api::PodSandboxConfig& config) {
         }
         return {};
     };
-    TRY(words("search", dns.searches(), "searches"));
-    for (const std::string& server : dns.servers()) {
-        if (!one_word(server)) {
-            return invalid_argument("config.dns_config.servers: \"" + server + "\"");
-        }
-        text += "nameserver " + server + "\n";
+    TRY(words("search", chosen.searches, "searches"));
+    for (const std::string& server : chosen.servers) {
+        TRY(words("nameserver", {server}, "servers"));
     }
-    TRY(words("options", dns.options(), "options"));
+    TRY(words("options", chosen.options, "options"));
     if (text.empty()) {
         // No word about DNS means the node's.
         auto node = read_file("/etc/resolv.conf", 1 << 20);
@@ -59,7 +61,7 @@ Result<std::string> resolv_conf(const api::PodSandboxConfig& config) {
 
 Status write_pod_files(const std::string& directory, const api::PodSandboxConfig& config,
                        const std::string& hostname, const std::vector<std::string>& ips,
-                       bool node_network) {
+                       bool node_network, const CniDns& network_dns) {
     std::string hosts;
     if (node_network) {
         auto node = read_file("/etc/hosts", 1 << 20);
@@ -78,7 +80,7 @@ Status write_pod_files(const std::string& directory, const api::PodSandboxConfig
     TRY_HOST("files of the pod", make_directories(directory, 0755));
     TRY_HOST("files of the pod", write_file(directory + "/hosts", hosts));
     TRY_HOST("files of the pod", write_file(directory + "/hostname", hostname + "\n"));
-    const std::string resolv = TRY(resolv_conf(config));
+    const std::string resolv = TRY(resolv_conf(config, network_dns));
     TRY_HOST("files of the pod", write_file(directory + "/resolv.conf", resolv));
     const std::string shm = directory + "/shm";
     if ((mkdir(shm.c_str(), 01777) != 0 && errno != EEXIST) || chmod(shm.c_str(), 01777) != 0) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cri/base/error.h"
+#include "cri/cni/config.h"
 
 namespace runtime::v1 {
 class PodSandboxConfig;
@@ -21,9 +22,10 @@ std::string pod_hostname(const api::PodSandboxConfig& config, const std::string&
 /// them.
 Status write_pod_files(const std::string& directory, const api::PodSandboxConfig& config,
                        const std::string& hostname, const std::vector<std::string>& ips,
-                       bool node_network);
+                       bool node_network, const CniDns& network_dns);
 
-/// resolv.conf(5) from a DNSConfig; EINVAL for a value that would break out of its line.
-Result<std::string> resolv_conf(const api::PodSandboxConfig& config);
+/// resolv.conf(5) from a DNSConfig, else from what the pod's network says, else the node's. EINVAL
+/// for a value that would break out of its line.
+Result<std::string> resolv_conf(const api::PodSandboxConfig& config, const CniDns& network_dns);
 
 }  // namespace moat::cri

@@ -127,7 +127,8 @@ Status PodManager::create(Pod& pod) {
     }
     const std::string hostname = pod_hostname(config, pod.id);
     TRY(write_pod_files(settings_.pod_directory(pod.id), config, hostname, record.network.ips,
-                        record.network.kind == PodNetwork::Kind::kNode));
+                        record.network.kind == PodNetwork::Kind::kNode,
+                        PodNetworks::dns(record.network)));
     if (!config.log_directory().empty()) {
         TRY_HOST("log directory", make_directories(config.log_directory(), 0755));
     }

@@ -1,7 +1,10 @@
 #include "cri/pods/pod_network.h"
 
-#include <sys/stat.h>
+#include <arpa/inet.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
+
+#include <algorithm>
 
 #include "api.pb.h"
 #include "cri/base/files.h"
@@ -13,14 +16,48 @@ namespace moat::cri {
 
 namespace {
 
-CniPod cni_pod(const PodRecord& pod, const api::PodSandboxConfig& config) {
-    CniPod result{pod.id, pod.name, pod.name_space, pod.uid, pod.network.namespace_path, {}};
+/// The host ports that the pod asks for. EINVAL names the field.
+Result<std::vector<PortMapping>> host_ports(const api::PodSandboxConfig& config) {
+    std::vector<PortMapping> ports;
     for (const auto& port : config.port_mappings()) {
-        if (port.host_port() > 0) {
-            static constexpr const char* kNames[] = {"tcp", "udp", "sctp"};
-            const auto protocol = static_cast<size_t>(port.protocol());
-            result.ports.push_back({kNames[protocol < 3 ? protocol : 0], port.host_port(),
-                                    port.container_port(), port.host_ip()});
+        const auto refuse = [](const std::string& what) {
+            return invalid_argument("config.port_mappings: " + what);
+        };
+        if (port.host_port() == 0) {
+            continue;  // it only says what the pod listens on
+        }
+        static constexpr const char* kNames[] = {"tcp", "udp", "sctp"};
+        const auto protocol = static_cast<size_t>(port.protocol());
+        if (protocol >= std::size(kNames)) {
+            return refuse("protocol " + std::to_string(port.protocol()) + ": unknown");
+        }
+        for (const int number : {port.host_port(), port.container_port()}) {
+            if (number < 1 || number > 65535) {
+                return refuse("port " + std::to_string(number) + ": not from 1 to 65535");
+            }
+        }
+        unsigned char address[16];
+        std::string host_ip = port.host_ip();
+        if (!host_ip.empty() && inet_pton(AF_INET, host_ip.c_str(), address) != 1 &&
+            inet_pton(AF_INET6, host_ip.c_str(), address) != 1) {
+            return refuse("host_ip \"" + host_ip + "\": not an address");
+        }
+        if (host_ip == "0.0.0.0" || host_ip == "::") {
+            host_ip.clear();
+        }
+        ports.push_back({kNames[protocol], port.host_port(), port.container_port(), host_ip});
+    }
+    return ports;
+}
+
+Result<Bandwidth> bandwidth(const api::PodSandboxConfig& config) {
+    Bandwidth result;
+    for (const auto& [name, into] :
+         {std::pair("kubernetes.io/ingress-bandwidth", &Bandwidth::ingress),
+          std::pair("kubernetes.io/egress-bandwidth", &Bandwidth::egress)}) {
+        if (const auto it = config.annotations().find(name); it != config.annotations().end()) {
+            result.*into =
+                TRY_STEP(std::string("config.annotations: ") + name, parse_bandwidth(it->second));
         }
     }
     return result;
@@ -28,27 +65,45 @@ CniPod cni_pod(const PodRecord& pod, const api::PodSandboxConfig& config) {
 
 }  // namespace
 
+Result<CniPod> PodNetworks::cni_pod(const PodRecord& pod, const api::PodSandboxConfig& config) {
+    CniPod result;
+    result.id = pod.id;
+    result.name = pod.name;
+    result.name_space = pod.name_space;
+    result.uid = pod.uid;
+    result.namespace_path = pod.network.namespace_path;
+    result.ports = TRY(host_ports(config));
+    result.bandwidth = TRY(bandwidth(config));
+    const auto& dns = config.dns_config();
+    result.dns.servers = {dns.servers().begin(), dns.servers().end()};
+    result.dns.searches = {dns.searches().begin(), dns.searches().end()};
+    result.dns.options = {dns.options().begin(), dns.options().end()};
+    result.annotations = {config.annotations().begin(), config.annotations().end()};
+    result.cgroup_path = config.linux().cgroup_parent();
+    result.ip_ranges = TRY(builtin_.node_ranges());
+    return result;
+}
+
 Result<PodNetwork> PodNetworks::choose(const std::string& pod_id,
                                        const api::PodSandboxConfig& config) {
     PodNetwork network;
     if (config.linux().security_context().namespace_options().network() == api::NODE) {
         return network;
     }
+    const std::vector<PortMapping> ports = TRY(host_ports(config));
+    TRY(bandwidth(config));
     network.namespace_path = settings_.namespaces_directory() + "/" + pod_id;
-    auto cni = TRY_HOST("network of the pod", load_cni_network(directories().conf));
-    if (cni) {
+    auto configured = TRY_HOST("network of the pod", load_cni_network(cni().conf_dir));
+    if (configured) {
         network.kind = PodNetwork::Kind::kCni;
-        network.cni_config = cni->source;
+        network.cni_config = configured->source;
         return network;
     }
     network.kind = PodNetwork::Kind::kBuiltin;
-    for (const auto& port : config.port_mappings()) {
-        if (port.host_port() > 0) {
-            return not_supported(
-                "config.port_mappings: host port " + std::to_string(port.host_port()) +
-                ": the built-in network has none; put a CNI configuration with the plugin "
-                "portmap into " +
-                directories().conf);
+    for (const PortMapping& port : ports) {
+        if (port.host_ip.find(':') != std::string::npos) {
+            return not_supported("config.port_mappings: host_ip " + port.host_ip +
+                                 ": the built-in network speaks IPv4");
         }
     }
     return network;
@@ -61,16 +116,17 @@ Status PodNetworks::set_up(const PodRecord& pod, const api::PodSandboxConfig& co
     }
     TRY_HOST("network namespace", create_network_namespace(network.namespace_path));
     if (network.kind == PodNetwork::Kind::kBuiltin) {
+        const std::vector<PortMapping> ports = TRY(host_ports(config));
         network.ips = {
-            TRY_HOST("network of the pod", builtin_.add(pod.id, network.namespace_path))};
+            TRY_HOST("network of the pod", builtin_.add(pod.id, network.namespace_path, ports))};
         return {};
     }
-    const CniNetwork cni = TRY_HOST("network of the pod", parse_cni_network(network.cni_config));
+    const CniNetwork list = TRY_HOST("network of the pod", parse_cni_network(network.cni_config));
     network.cni_result =
-        TRY_HOST("network of the pod", cni_add(cni, directories().bin, cni_pod(pod, config)));
+        TRY_HOST("network of the pod", cni_add(list, cni().plugins, TRY(cni_pod(pod, config))));
     network.ips = TRY_HOST("network of the pod", parse_cni_result(network.cni_result)).ips;
     if (network.ips.empty()) {
-        return internal_error("network of the pod: CNI network " + cni.name + " gave no address");
+        return internal_error("network of the pod: CNI network " + list.name + " gave no address");
     }
     return {};
 }
@@ -79,8 +135,8 @@ Status PodNetworks::check(const PodRecord& pod, const api::PodSandboxConfig& con
     if (pod.network.kind != PodNetwork::Kind::kCni) {
         return {};
     }
-    const CniNetwork cni = TRY(parse_cni_network(pod.network.cni_config));
-    return cni_check(cni, directories().bin, cni_pod(pod, config), pod.network.cni_result);
+    const CniNetwork list = TRY(parse_cni_network(pod.network.cni_config));
+    return cni_check(list, cni().plugins, TRY(cni_pod(pod, config)), pod.network.cni_result);
 }
 
 Status PodNetworks::tear_down(const PodRecord& pod, const api::PodSandboxConfig& config) {
@@ -91,31 +147,63 @@ Status PodNetworks::tear_down(const PodRecord& pod, const api::PodSandboxConfig&
     if (network.kind == PodNetwork::Kind::kBuiltin) {
         TRY_HOST("network of the pod", builtin_.remove(pod.id));
     } else {
-        const CniNetwork cni =
+        const CniNetwork list =
             TRY_HOST("network of the pod", parse_cni_network(network.cni_config));
-        CniPod cni_arguments = cni_pod(pod, config);
+        CniPod cni_arguments = TRY(cni_pod(pod, config));
         // After a reboot the namespace is gone; plugins then get none and still free the address.
         if (access(network.namespace_path.c_str(), F_OK) != 0) {
             cni_arguments.namespace_path.clear();
         }
         TRY_HOST("network of the pod",
-                 cni_delete(cni, directories().bin, cni_arguments, network.cni_result));
+                 cni_delete(list, cni().plugins, cni_arguments, network.cni_result));
     }
     TRY_HOST("network namespace", remove_network_namespace(network.namespace_path));
     return {};
 }
 
 Status PodNetworks::ready() {
-    const Directories where = directories();
-    const auto cni = TRY(load_cni_network(where.conf));
-    if (!cni) {
+    const Cni where = cni();
+    const auto list = TRY(load_cni_network(where.conf_dir));
+    if (!list) {
         return {};
     }
-    for (const CniNetwork::Plugin& plugin : cni->plugins) {
-        const std::string path = where.bin + "/" + plugin.type;
+    for (const CniNetwork::Plugin& plugin : list->plugins) {
+        const std::string path = where.plugins.directory + "/" + plugin.type;
         if (access(path.c_str(), X_OK) != 0) {
-            return Error::from_errno(errno, "CNI network " + cni->name + ": plugin " + path);
+            return Error::from_errno(errno, "CNI network " + list->name + ": plugin " + path);
         }
+    }
+    // Kubelet asks every few seconds and waits.
+    CniPlugins quick = where.plugins;
+    quick.timeout = std::min<std::chrono::milliseconds>(quick.timeout, std::chrono::seconds(10));
+    return cni_status(*list, quick);
+}
+
+CniDns PodNetworks::dns(const PodNetwork& network) {
+    if (network.cni_result.empty()) {
+        return {};
+    }
+    const auto result = parse_cni_result(network.cni_result);
+    return result.ok() ? result->dns : CniDns();
+}
+
+Status PodNetworks::recover(const std::vector<PodRecord>& pods) {
+    std::vector<std::string> builtin_pods;
+    std::vector<std::string> cni_pods;
+    for (const PodRecord& pod : pods) {
+        if (pod.network.kind == PodNetwork::Kind::kBuiltin) {
+            builtin_pods.push_back(pod.id);
+        } else if (pod.network.kind == PodNetwork::Kind::kCni && pod.state != PodState::kStopped) {
+            cni_pods.push_back(pod.id);
+        }
+    }
+    TRY(builtin_.recover(builtin_pods));
+    const auto list = load_cni_network(cni().conf_dir);
+    if (!list.ok() || !*list) {
+        return {};  // Status tells of a broken configuration
+    }
+    if (const Status collected = cni_collect(**list, cni().plugins, cni_pods); !collected.ok()) {
+        spdlog::warn("network: left over by pods that are gone: {}", collected.error().message());
     }
     return {};
 }

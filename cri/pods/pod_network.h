@@ -5,6 +5,7 @@
 
 #include "cri/base/settings.h"
 #include "cri/cni/builtin_network.h"
+#include "cri/cni/plugin_network.h"
 #include "cri/store/pod_store.h"
 
 namespace runtime::v1 {
@@ -21,13 +22,17 @@ class PodNetworks {
   public:
     PodNetworks(const Settings& settings, Database& database)
         : settings_(settings),
-          directories_{settings.cni_conf_dir, settings.cni_bin_dir},
-          builtin_(database) {}
-    /// From here on CNI configurations and plugins are looked for there.
-    void set_directories(const std::string& conf_dir, const std::string& bin_dir) {
+          cni_(cni_of(settings)),
+          builtin_(database, settings.root, settings.masquerade) {}
+    /// From here on CNI configurations and plugins are looked for where these say.
+    void configure(const Settings& settings) {
         const std::lock_guard lock(mu_);
-        directories_ = {conf_dir, bin_dir};
+        cni_ = cni_of(settings);
     }
+
+    /// After the pods of the last moatd have been settled: what belongs to none of them is freed,
+    /// in the built-in network and, by GC, in the plugins of the CNI configuration.
+    Status recover(const std::vector<PodRecord>& pods);
 
     /// Which network a new pod will have. Nothing is made yet: the answer goes into the database
     /// first.
@@ -35,6 +40,8 @@ class PodNetworks {
     /// Makes what was chosen and fills in addresses and results. After an error the caller runs
     /// tear_down(), which is able to remove half a network.
     Status set_up(const PodRecord& pod, const api::PodSandboxConfig& config, PodNetwork& network);
+    /// What the network says about name resolution, for a pod whose request says nothing.
+    static CniDns dns(const PodNetwork& network);
     /// CHECK of the CNI specification; a success for the other kinds.
     Status check(const PodRecord& pod, const api::PodSandboxConfig& config);
     /// May be repeated, and after any prefix of set_up().
@@ -44,18 +51,23 @@ class PodNetworks {
     BuiltinNetwork& builtin() { return builtin_; }
 
   private:
-    struct Directories {
-        std::string conf;
-        std::string bin;
+    struct Cni {
+        std::string conf_dir;
+        CniPlugins plugins;
     };
-    Directories directories() {
-        const std::lock_guard lock(mu_);
-        return directories_;
+    static Cni cni_of(const Settings& settings) {
+        return {settings.cni_conf_dir,
+                {settings.cni_bin_dir, std::chrono::seconds(settings.cni_timeout_s)}};
     }
+    Cni cni() {
+        const std::lock_guard lock(mu_);
+        return cni_;
+    }
+    Result<CniPod> cni_pod(const PodRecord& pod, const api::PodSandboxConfig& config);
 
     const Settings& settings_;
     std::mutex mu_;
-    Directories directories_;  ///< guarded by mu_
+    Cni cni_;  ///< guarded by mu_
     BuiltinNetwork builtin_;
 };
 

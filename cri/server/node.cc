@@ -57,6 +57,11 @@ Result<std::unique_ptr<Node>> Node::open(const Settings& settings,
     TRY_STEP("pods of the last moatd", node->pods->load());
     TRY_STEP("containers of the last moatd", node->containers->recover());
     TRY_STEP("pods of the last moatd", node->pods->recover());
+    std::vector<PodRecord> records;
+    for (const PodPtr& pod : node->pods->list()) {
+        records.push_back(pod->snapshot());
+    }
+    TRY_STEP("networks of the last moatd", node->networks->recover(records));
     return node;
 }
 
@@ -81,7 +86,7 @@ void Node::apply(const Settings& changed) {
     }
     configure_log(current_);
     puller->set_hosts(RegistryHosts(current_.registry_config_dir, current_.registry_mirrors));
-    networks->set_directories(current_.cni_conf_dir, current_.cni_bin_dir);
+    networks->configure(current_);
     spdlog::info("configuration reloaded; changed: {}", taken.empty() ? "nothing" : taken);
     if (!waiting.empty()) {
         spdlog::warn("configuration: needs a restart of moatd: {}", waiting);

@@ -72,19 +72,22 @@ namespace moat::cri {
 ::grpc::Status RuntimeService::UpdateRuntimeConfig(::grpc::ServerContext*,
                                                    const api::UpdateRuntimeConfigRequest* request,
                                                    api::UpdateRuntimeConfigResponse*) {
-    // A dual-stack node sends two ranges; the built-in network speaks IPv4.
+    // A dual-stack node sends two ranges; the built-in network speaks IPv4, CNI plugins with the
+    // capability ipRanges get both.
     const std::string& cidrs = request->runtime_config().network_config().pod_cidr();
     for (size_t at = 0; at < cidrs.size();) {
         const size_t end = std::min(cidrs.find(',', at), cidrs.size());
         const std::string cidr = cidrs.substr(at, end - at);
         if (cidr.find(':') == std::string::npos) {
             const auto set = node_.networks->builtin().set_range(cidr);
-            return set.ok() ? ::grpc::Status::OK
-                            : to_grpc(set.error().within("runtime_config.network_config.pod_cidr"));
+            if (!set.ok()) {
+                return to_grpc(set.error().within("runtime_config.network_config.pod_cidr"));
+            }
         }
         at = end + 1;
     }
-    return ::grpc::Status::OK;
+    return to_grpc(cidrs.empty() ? moat::cri::Status()
+                                 : node_.networks->builtin().set_node_ranges(cidrs));
 }
 
 }  // namespace moat::cri

@@ -44,6 +44,12 @@ inline const std::vector<std::vector<const char*>> kMigrations = {
         // Which handler runs the pod; `handler` stays what the client said, which may be "".
         "ALTER TABLE pods ADD COLUMN runtime TEXT NOT NULL DEFAULT 'moat'",
     },
+    {
+        // Of the built-in network; an empty host_ip is every address of the node.
+        "CREATE TABLE host_ports (protocol TEXT NOT NULL, host_ip TEXT NOT NULL,"
+        " host_port INTEGER NOT NULL, container_port INTEGER NOT NULL, pod_id TEXT NOT NULL,"
+        " PRIMARY KEY (protocol, host_ip, host_port))",
+    },
 };
 
 }  // namespace moat::cri

@@ -268,9 +268,12 @@ TEST_CASE("resolv.conf: lines of the request, and no word breaks out of its line
     pod.mutable_dns_config()->add_searches("a.svc");
     pod.mutable_dns_config()->add_searches("b.svc");
     pod.mutable_dns_config()->add_options("ndots:5");
-    CHECK(*resolv_conf(pod) == "search a.svc b.svc\nnameserver 10.96.0.10\noptions ndots:5\n");
+    CHECK(*resolv_conf(pod, {}) == "search a.svc b.svc\nnameserver 10.96.0.10\noptions ndots:5\n");
     pod.mutable_dns_config()->add_servers("1.1.1.1\noptions evil");
-    CHECK_FALSE(resolv_conf(pod).ok());
+    CHECK_FALSE(resolv_conf(pod, {}).ok());
+    const CniDns network{{"10.0.0.53"}, {"example.org"}, {}};
+    CHECK(*resolv_conf({}, network) == "search example.org\nnameserver 10.0.0.53\n");
+    CHECK_FALSE(resolv_conf({}, {{"1.1.1.1\nsearch evil"}, {}, {}}).ok());
 }
 
 TEST_CASE("log lines: the CRI's format") {
