@@ -72,19 +72,31 @@ Status check_mount(const api::Mount& mount) {
         return invalid_argument(where + ": host_path: not an absolute path: \"" +
                                 mount.host_path() + "\"");
     }
-    if (mount.propagation() != api::PROPAGATION_PRIVATE) {
-        return not_supported(where + ": propagation " +
-                             api::MountPropagation_Name(mount.propagation()) +
-                             ": only PROPAGATION_PRIVATE is built");
+    if (mount.propagation() == api::PROPAGATION_BIDIRECTIONAL) {
+        return not_supported(where +
+                             ": propagation PROPAGATION_BIDIRECTIONAL: what a sandboxed pod mounts "
+                             "stays in its own kernel; a pod that mounts for the node needs the "
+                             "runtime handler \"native\"");
     }
     if (mount.recursive_read_only()) {
-        return not_supported(where + ": recursive_read_only is not built yet");
+        // The rules of KEP-3857.
+        if (!mount.readonly()) {
+            return invalid_argument(where + ": recursive_read_only needs readonly");
+        }
+        if (mount.propagation() != api::PROPAGATION_PRIVATE) {
+            return invalid_argument(where + ": recursive_read_only needs propagation " +
+                                    "PROPAGATION_PRIVATE, not " +
+                                    api::MountPropagation_Name(mount.propagation()));
+        }
     }
     if (mount.uidmappings_size() != 0 || mount.gidmappings_size() != 0) {
         return not_supported(where + ": id-mapped mounts are not built yet");
     }
-    if (mount.mount_options_size() != 0) {
-        return not_supported(where + ": mount_options are not built yet");
+    for (const std::string& option : mount.mount_options()) {
+        if (option != "noexec" && option != "nosuid" && option != "nodev") {
+            return invalid_argument(where + ": mount_options: \"" + option +
+                                    "\": only noexec, nosuid and nodev");
+        }
     }
     return {};
 }
@@ -344,8 +356,14 @@ Result<json> mounts(const SpecInput& input) {
         const std::string destination = clean_path(mount.container_path());
         const std::string source =
             TRY_HOST("mount at " + destination, mount_source(mount.host_path()));
-        requested.push_back(mount_entry(destination, "bind", source,
-                                        {"rbind", "rprivate", mount.readonly() ? "ro" : "rw"}));
+        std::vector<std::string> options = {"rbind"};
+        options.push_back(mount.propagation() == api::PROPAGATION_HOST_TO_CONTAINER ? "rslave"
+                                                                                    : "rprivate");
+        options.push_back(mount.recursive_read_only() ? "rro" : mount.readonly() ? "ro" : "rw");
+        for (const std::string& option : mount.mount_options()) {
+            options.push_back(option);
+        }
+        requested.push_back(mount_entry(destination, "bind", source, std::move(options)));
     }
     // A request for one of our own places replaces ours, as kubelet does with /etc/hosts.
     const auto is_requested = [&](const json& ours) {

@@ -12,7 +12,8 @@ Result<std::unique_ptr<Handlers>> make_handlers(const Settings& settings) {
     options.gofer_path = settings.gofer_path;
     options.strace = settings.strace;
     options.log_level = settings.log_level == "trace" ? "debug" : settings.log_level;
-    handlers->add("moat", std::make_unique<runtime::SentryRuntime>(options));
+    Handler& moat = handlers->add("moat", std::make_unique<runtime::SentryRuntime>(options));
+    moat.features.recursive_read_only_mounts = true;
     TRY_STEP("--default-handler", handlers->set_default(settings.default_handler));
     return handlers;
 }

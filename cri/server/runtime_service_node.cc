@@ -46,6 +46,7 @@ namespace moat::cri {
         handlers[handler->name] = handler->unavailable.empty() ? "ready" : handler->unavailable;
     }
     response->mutable_features()->set_supplemental_groups_policy(true);
+    response->mutable_features()->set_mount_options(true);
     if (request->verbose()) {
         const Settings s = node_.current_settings();
         (*response->mutable_info())["handlers"] = handlers.dump();

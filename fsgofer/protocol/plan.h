@@ -27,6 +27,7 @@
 //   dev                           device nodes may be opened (with "devices")
 //   connect                       kConnect to unix sockets on the mount
 //   devices, fifos                kOpen may donate those
+//   ro-top                        read_only for the source itself and not for what is mounted below it
 //   slave, rslave                 mounts made on the host below the source later on appear here too
 //   ro, rw, bind, rbind, private, rprivate, suid, exec
 //                                 accepted, as OCI configurations have them; "ro" is read_only, suid

@@ -39,6 +39,12 @@ SetupResult<ScopedFd> clone_tree(const GoferMount& mount, const MountOptions& op
                         sizeof attributes) != 0) {
         return SetupError::from_errno(errno, "set the mount flags of " + mount.source);
     }
+    mount_attr top{};
+    top.attr_set = MOUNT_ATTR_RDONLY;
+    if (options.read_only_top &&
+        ::mount_setattr(tree.get(), "", AT_EMPTY_PATH, &top, sizeof top) != 0) {
+        return SetupError::from_errno(errno, "make " + mount.source + " read-only");
+    }
     return tree;
 }
 

@@ -127,6 +127,8 @@ SetupResult<MountOptions> parse_options(const GoferMount& mount) {
     for (const std::string& option : mount.options) {
         if (option == "ro") {
             o.read_only = true;
+        } else if (option == "ro-top") {
+            o.read_only_top = true;
         } else if (option == "noexec") {
             o.no_exec = true;
         } else if (option == "dev") {

@@ -26,7 +26,8 @@ SetupResult<GoferPlan> read_plan(int fd);
 
 /// A mount's options, checked.
 struct MountOptions {
-    bool read_only = false;
+    bool read_only = false;      ///< with all that is mounted below
+    bool read_only_top = false;  ///< without
     bool no_suid = true;
     bool no_dev = true;
     bool no_exec = false;

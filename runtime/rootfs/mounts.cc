@@ -4,7 +4,10 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "runtime/util/files.h"
 
@@ -59,11 +62,42 @@ Result<std::vector<Hint>> read_hints(const std::map<std::string, std::string>& a
     return hints;
 }
 
+bool has_option(const SpecMount& mount, const char* option) {
+    return std::find(mount.options.begin(), mount.options.end(), option) != mount.options.end();
+}
+
 bool is_bind(const SpecMount& mount) {
-    const auto has = [&](const char* option) {
-        return std::find(mount.options.begin(), mount.options.end(), option) != mount.options.end();
-    };
-    return mount.type == "bind" || mount.type == "rbind" || has("bind") || has("rbind");
+    return mount.type == "bind" || mount.type == "rbind" || has_option(mount, "bind") ||
+           has_option(mount, "rbind");
+}
+
+/// Whether something is mounted below `path`, which has no links in it (proc_pid_mountinfo(5)).
+Result<bool> has_mounts_below(const std::string& path) {
+    std::ifstream table("/proc/self/mountinfo");
+    if (!table) {
+        return Error::from_errno(errno, "open /proc/self/mountinfo");
+    }
+    // Blanks and backslashes of a mount point are written in octal there.
+    std::string prefix;
+    for (const char c : path == "/" ? std::string() : path) {
+        if (c == ' ' || c == '\t' || c == '\n' || c == '\\') {
+            char octal[5];
+            snprintf(octal, sizeof octal, "\\%03o", static_cast<unsigned>(c));
+            prefix += octal;
+        } else {
+            prefix += c;
+        }
+    }
+    prefix += '/';
+    for (std::string line; std::getline(table, line);) {
+        std::istringstream fields(line);
+        std::string id, parent, device, root, point;
+        fields >> id >> parent >> device >> root >> point;
+        if (point.size() > prefix.size() && point.compare(0, prefix.size(), prefix) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /// mount(8)'s words that say nothing to a guest's mount: propagation and access times end at the
@@ -195,6 +229,18 @@ class Planner {
         served.source = source;
         served.destination = plan.destination;
         served.read_only = plan.read_only;
+        const bool slave = has_option(mount, "rslave") || has_option(mount, "slave");
+        if (slave) {
+            served.options.push_back("rslave");
+        }
+        if (plan.read_only && !has_option(mount, "rro") &&
+            (slave || TRY(has_mounts_below(source)))) {
+            // "ro" is about the mount itself, not about those below it (mount(8)), which only the
+            // host can tell apart: it refuses the writes, and the guest's mount lets them through.
+            served.read_only = false;
+            served.options.push_back("ro-top");
+            plan.read_only = false;
+        }
         if (plan.no_exec) {
             served.options.push_back("noexec");
         }

@@ -56,6 +56,25 @@ TEST_CASE("mount plan: types go to the sentry, binds to the gofer, in their orde
     CHECK(json["mounts"][1]["read_only"] == true);
 }
 
+TEST_CASE("mount plan: ro ends where another mount begins, rro does not; slaves stay slaves") {
+    Bundle b;
+    // What is mounted below a slave later cannot be known.
+    b.spec.mounts = {{"/a", "bind", "volume", {"rbind", "ro", "rslave"}},
+                     {"/b", "bind", "volume", {"rbind", "rro", "rslave"}},
+                     {"/c", "bind", "volume", {"rbind", "ro"}}};
+    const auto plan = b.plan();
+    REQUIRE(plan.ok());
+    REQUIRE(plan->gofer.mounts.size() == 4);
+    CHECK(plan->gofer.mounts[1].options == std::vector<std::string>{"rslave", "ro-top"});
+    CHECK_FALSE(plan->gofer.mounts[1].read_only);
+    CHECK_FALSE(plan->mounts[1].read_only);
+    CHECK(plan->gofer.mounts[2].options == std::vector<std::string>{"rslave"});
+    CHECK(plan->gofer.mounts[2].read_only);
+    CHECK(plan->mounts[2].read_only);
+    CHECK(plan->gofer.mounts[3].options.empty());
+    CHECK(plan->gofer.mounts[3].read_only);
+}
+
 TEST_CASE("mount plan: /dev is there even when nobody asks for it") {
     Bundle b;
     const auto plan = b.plan();

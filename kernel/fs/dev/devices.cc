@@ -39,6 +39,10 @@ class NullDevice final : public MemoryDevice {
     using MemoryDevice::MemoryDevice;
     std::string anonymous_name() const override { return "/dev/null"; }
     Result<size_t> read(Task&, IoBuffer&) override { return size_t{0}; }
+    /// As a standard stream it has no path; programs open /dev/stdout all the same.
+    Result<RefPtr<File>> reopen(Task&, uint32_t flags) override {
+        return RefPtr<File>(make_ref<NullDevice>(flags));
+    }
 };
 
 class ZeroDevice final : public MemoryDevice {
