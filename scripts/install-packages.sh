@@ -7,10 +7,10 @@ set -euo pipefail
 build_packages=(
     ccache cmake g++ make ninja-build pkg-config python3
     libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc  # cri/: the CRI itself
-    libboost-dev libcpp-httplib-dev libsqlite3-dev libarchive-dev libssl-dev libzstd-dev zlib1g-dev  # cri/
+    libboost-dev libcurl4-openssl-dev libsqlite3-dev libarchive-dev libssl-dev libzstd-dev zlib1g-dev  # cri/
     libcli11-dev nlohmann-json3-dev libspdlog-dev libtomlplusplus-dev  # command line, config.json, log, moatd.toml
     libseccomp-dev libcap-dev libzydis-dev         # confinement; instruction lengths
-    doctest-dev                                    # unit/
+    doctest-dev libcpp-httplib-dev                 # unit/, and its registry
     busybox-static                                 # `make run` makes its image of it
     iproute2 procps
 )

@@ -19,6 +19,10 @@ struct Settings {
     bool masquerade = true;      ///< of the built-in network
     std::string registry_config_dir = "/etc/moat/certs.d";
     std::vector<std::string> registry_mirrors;  ///< host=url
+    std::vector<std::string> pinned_images;     ///< names whose images are never collected
+    int64_t pull_stall_seconds = 60;            ///< a registry that sends nothing is given up
+    int64_t max_layer_bytes = int64_t{100} << 30;     ///< of one layer's files
+    int64_t max_partial_bytes = int64_t{8} << 30;  ///< kept of downloads that broke off
     std::string sentry_path;                    ///< empty: beside moatd
     std::string gofer_path;
     std::string default_handler = "moat";       ///< of a pod whose RuntimeClass names none

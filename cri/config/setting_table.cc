@@ -25,6 +25,11 @@ const Setting kTable[] = {
     {"registry.config_dir", &S::registry_config_dir, Takes::kReload, "HOST/hosts.toml files, as containerd reads them"},
     {"registry.mirrors", &S::registry_mirrors, Takes::kReload, "HOST=URL: ask URL first for images of HOST", "", "--registry-mirror"},
 
+    {"images.pinned", &S::pinned_images, Takes::kRestart, "Names of images that clients must not collect (CRI: pinned)", "", "--pinned-image"},
+    {"images.pull_stall_seconds", &S::pull_stall_seconds, Takes::kRestart, "A registry that sends nothing for so long is given up", "", "--pull-stall-timeout", 1, 3600},
+    {"images.max_layer_bytes", &S::max_layer_bytes, Takes::kRestart, "What one layer of an image may unpack to", "", "--max-layer-size", 1},
+    {"images.max_partial_bytes", &S::max_partial_bytes, Takes::kRestart, "Kept of downloads that broke off, to go on with", "", "--max-partial-size", 0},
+
     {"cni.conf_dir", &S::cni_conf_dir, Takes::kReload, "CNI configurations; while there is none, pods get the built-in network"},
     {"cni.bin_dir", &S::cni_bin_dir, Takes::kReload, "CNI plugins"},
     {"cni.timeout", &S::cni_timeout_s, Takes::kReload, "Seconds that one call of one plugin may take; it is killed with its children then", "", nullptr, 1, 230},

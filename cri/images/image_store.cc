@@ -43,7 +43,7 @@ ImageStore::ImageStore(std::string directory, Database& database)
 Status ImageStore::open() {
     // 0700: layers have set-uid programs of strangers, which the node's users must not reach.
     TRY(make_directories(directory_, 0700));
-    for (const char* name : {"/layers", "/roots", "/tmp"}) {
+    for (const char* name : {"/layers", "/roots", "/tmp", "/partial"}) {
         TRY(make_directories(directory_ + name, 0700));
     }
     const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir((directory_ + "/tmp").c_str()), closedir);
@@ -175,13 +175,13 @@ Result<bool> ImageStore::has_layer(const std::string& diff_id) {
 }
 
 Status ImageStore::add_layer(const std::string& blob_path, const std::string& blob_digest,
-                             const std::string& diff_id) {
+                             const std::string& diff_id, const UnpackLimits& limits) {
     const auto work = TRY(workspace());
     const std::string step = "layer " + diff_id;
     const std::string files = work->path() + "/fs";
     TRY_STEP(step, make_directories(files, 0755));
     const auto reader = TRY_STEP(step, BlobReader::open(blob_path));
-    const UnpackedLayer layer = TRY_STEP(step + ": unpack", unpack_layer(*reader, files));
+    const UnpackedLayer layer = TRY_STEP(step + ": unpack", unpack_layer(*reader, files, limits));
     if (const std::string actual = reader->blob_digest();
         !blob_digest.empty() && actual != blob_digest) {
         return Error(EBADMSG,
@@ -262,12 +262,16 @@ Result<Usage> ImageStore::usage() {
     return usage;
 }
 
+Status ImageStore::collect_if_due(bool anyway) { return anyway || due_ ? collect() : Status(); }
+
 Status ImageStore::collect() {
     const auto lock =
         FileLock::acquire(directory_ + "/lock", FileLock::Mode::kExclusive, FileLock::Wait::kNo);
     if (!lock.ok()) {
+        due_ = true;
         return lock.error().code() == EWOULDBLOCK ? Status() : Status(lock.error());
     }
+    due_ = false;
     std::vector<std::string> roots;
     std::vector<std::string> layers;
     TRY(database_.query(

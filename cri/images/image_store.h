@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -29,6 +30,7 @@ struct ImageRecord {
 ///
 ///     layers/HEX/{fs,changes}   one unpacked layer by its diff id
 ///     roots/HEX/fs              the layers of an image put together, by chain id
+///     partial/HEX               blobs that are not here in full
 ///     tmp/XXX                   whatever is under construction, locked by its maker
 ///
 /// Things get their name by rename(2) when they are whole, and then a row. Rows without a directory
@@ -56,7 +58,7 @@ class ImageStore {
     /// Unpacks a blob as the layer `diff_id`. EBADMSG when its digest (if `blob_digest` is not
     /// empty) or its diff id is another one.
     Status add_layer(const std::string& blob_path, const std::string& blob_digest,
-                     const std::string& diff_id);
+                     const std::string& diff_id, const UnpackLimits& limits = {});
     /// Makes the root of these layers, and the image with these names, which others lose.
     Status add_image(const ImageRecord& image, const std::vector<std::string>& diff_ids);
     /// A fresh directory in tmp, removed with the object.
@@ -68,9 +70,13 @@ class ImageStore {
     /// Disk blocks and inodes of layers and roots.
     Result<Usage> usage();
     const std::string& directory() const { return directory_; }
+    /// Blobs that are being downloaded, or were when it broke off (PartialBlobs).
+    std::string partial_directory() const { return directory_ + "/partial"; }
     /// Removes layers and roots that no image and no container refers to. Does nothing while
     /// somebody adds images: whoever does so collects afterwards.
     Status collect();
+    /// collect(), if one was refused since the last that happened, or `anyway`.
+    Status collect_if_due(bool anyway);
 
     static std::string chain_id(const std::vector<std::string>& diff_ids);
 
@@ -82,6 +88,7 @@ class ImageStore {
 
     const std::string directory_;
     Database& database_;
+    std::atomic<bool> due_ = false;  ///< a collection was refused
     std::mutex roots_mu_;  ///< one root at a time: who comes second finds it made
 };
 

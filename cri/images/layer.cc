@@ -30,6 +30,8 @@ constexpr std::string_view kOpaque = ".wh..wh..opq";
 constexpr size_t kMaxDepth = 200;
 /// As the kernel (path_resolution(7)).
 constexpr int kMaxLinks = 40;
+/// As the kernel allows one value (XATTR_SIZE_MAX).
+constexpr size_t kMaxAttributes = 64 << 10;
 
 /// Member names are UTF-8 in a tar; libarchive converts by the thread's locale, and in "C" it would
 /// lose them.
@@ -82,11 +84,13 @@ std::string in_root(const std::string& path) {
 
 class Unpacker {
   public:
-    Unpacker(BlobReader& reader, ScopedFd root) : reader_(reader), root_(std::move(root)) {}
+    Unpacker(BlobReader& reader, ScopedFd root, const UnpackLimits& limits)
+        : reader_(reader), root_(std::move(root)), limits_(limits) {}
 
     Result<UnpackedLayer> run();
 
   private:
+    Result<std::string_view> read();
     static la_ssize_t read_callback(archive*, void* self, const void** buffer);
     Status member(archive_entry* entry);
     Status directory(archive_entry* entry, const std::string& path);
@@ -101,6 +105,9 @@ class Unpacker {
 
     BlobReader& reader_;
     ScopedFd root_;
+    const UnpackLimits& limits_;
+    uint64_t bytes_ = 0;
+    uint64_t members_ = 0;
     archive* archive_ = nullptr;
     Status read_error_;
     UnpackedLayer layer_;
@@ -110,9 +117,26 @@ class Unpacker {
     ScopedFd cached_parent_;
 };
 
+/// The next of the tar's bytes, within the limits: a few bytes of a blob may unpack to any number.
+Result<std::string_view> Unpacker::read() {
+    const std::string_view data = TRY(reader_.next());
+    bytes_ += data.size();
+    if (limits_.unpacked != nullptr) {
+        *limits_.unpacked += data.size();
+    }
+    if (bytes_ > limits_.bytes) {
+        return Error(EFBIG, "it unpacks to more than the limit of " +
+                                std::to_string(limits_.bytes) + " bytes");
+    }
+    if (limits_.cancelled && limits_.cancelled()) {
+        return Error(ECANCELED, "the client has gone");
+    }
+    return data;
+}
+
 la_ssize_t Unpacker::read_callback(archive* a, void* self, const void** buffer) {
     auto& unpacker = *static_cast<Unpacker*>(self);
-    const auto data = unpacker.reader_.next();
+    const auto data = unpacker.read();
     if (!data.ok()) {
         unpacker.read_error_ = data.error();
         archive_set_error(a, data.error().code(), "%s", data.error().message().c_str());
@@ -145,6 +169,10 @@ Result<UnpackedLayer> Unpacker::run() {
             TRY(read_error_);
             return Error(EBADMSG, std::string("tar: ") + archive_error_string(archive_));
         }
+        if (++members_ > limits_.members) {
+            return Error(EFBIG, "tar: more than the limit of " + std::to_string(limits_.members) +
+                                    " members");
+        }
         const char* name = archive_entry_pathname(entry);
         if (name == nullptr) {
             return Error(EINVAL, "tar: a member without a readable name");
@@ -153,7 +181,7 @@ Result<UnpackedLayer> Unpacker::run() {
     }
     // The diff id covers the padding behind the end mark, which libarchive need not have read.
     for (;;) {
-        const std::string_view rest = TRY(reader_.next());
+        const std::string_view rest = TRY(read());
         if (rest.empty()) {
             break;
         }
@@ -258,10 +286,15 @@ Status Unpacker::attributes(archive_entry* entry, int fd) {
     const char* name = nullptr;
     const void* value = nullptr;
     size_t size = 0;
+    size_t all = 0;
     while (archive_entry_xattr_next(entry, &name, &value, &size) == ARCHIVE_OK) {
         const std::string_view key = name;
         if (key.rfind("user.", 0) != 0 && key != "security.capability") {
             continue;
+        }
+        all += key.size() + size;
+        if (all > kMaxAttributes) {
+            return Error(EINVAL, "extended attributes of more than 64 KiB");
         }
         if (fsetxattr(fd, name, value, size, 0) != 0 && errno != EOPNOTSUPP) {
             return Error::from_errno(errno, "set the attribute " + std::string(key));
@@ -460,12 +493,13 @@ Result<std::string> clean_member_name(const std::string& name) {
     return clean;
 }
 
-Result<UnpackedLayer> unpack_layer(BlobReader& reader, const std::string& directory) {
+Result<UnpackedLayer> unpack_layer(BlobReader& reader, const std::string& directory,
+                                   const UnpackLimits& limits) {
     ScopedFd root(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!root) {
         return Error::from_errno(errno, "open " + directory);
     }
-    return Unpacker(reader, std::move(root)).run();
+    return Unpacker(reader, std::move(root), limits).run();
 }
 
 std::string encode_changes(const LayerChanges& changes) {

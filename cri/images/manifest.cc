@@ -3,6 +3,8 @@
 #include <sys/utsname.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
+#include <stdexcept>
 
 #include "cri/base/sha256.h"
 
@@ -11,6 +13,8 @@ namespace moat::cri {
 using nlohmann::json;
 
 namespace {
+
+constexpr size_t kMaxLayers = 512;
 
 /// Throws json::exception or invalid_argument with the field's name.
 Descriptor descriptor(const json& value, const std::string& field) {
@@ -47,18 +51,58 @@ Index index_of(const json& root) {
     return index;
 }
 
+class Unsupported : public std::runtime_error {
+  public:
+    using std::runtime_error::runtime_error;
+};
+
+/// An empty type is let through: old builders wrote none, and the bytes tell.
+void check_config_type(const std::string& type) {
+    static const std::set<std::string> kKnown = {"", "application/vnd.oci.image.config.v1+json",
+                                                 "application/vnd.docker.container.image.v1+json",
+                                                 "application/octet-stream"};
+    if (!kKnown.contains(type)) {
+        throw Unsupported("config: media type " + type.substr(0, 200) + ": not an image's");
+    }
+}
+
+void check_layer_type(const std::string& type) {
+    static const std::set<std::string> kKnown = {
+        "",
+        "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.oci.image.layer.v1.tar+zstd",
+        "application/vnd.docker.image.rootfs.diff.tar",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        "application/vnd.docker.image.rootfs.diff.tar.zstd"};
+    if (!kKnown.contains(type)) {
+        throw Unsupported("layers: media type " + type.substr(0, 200) + ": not supported");
+    }
+}
+
 Manifest manifest_of(const json& root) {
     Manifest manifest;
     manifest.config = descriptor(root.at("config"), "config");
+    check_config_type(manifest.config.media_type);
     for (const json& value : root.at("layers")) {
         manifest.layers.push_back(descriptor(value, "layers"));
-        const std::string& type = manifest.layers.back().media_type;
-        if (type.find("foreign") != std::string::npos ||
-            type.find("encrypted") != std::string::npos) {
-            throw std::invalid_argument("layers: media type " + type + ": not supported");
-        }
+        check_layer_type(manifest.layers.back().media_type);
+    }
+    if (manifest.layers.size() > kMaxLayers) {
+        throw std::invalid_argument("layers: more than " + std::to_string(kMaxLayers));
     }
     return manifest;
+}
+
+/// The level that an entry asks for; 0: unknown, so not for us.
+int level_of(const std::string& architecture, const std::string& variant) {
+    if (variant.size() == 2 && variant[0] == 'v' && variant[1] >= '1' && variant[1] <= '9') {
+        return variant[1] - '0';
+    }
+    if (!variant.empty()) {
+        return 0;
+    }
+    return architecture == "arm64" ? 8 : 1;
 }
 
 }  // namespace
@@ -83,6 +127,8 @@ Result<std::variant<Manifest, Index>> parse_manifest(const std::string& text,
             return std::variant<Manifest, Index>(index_of(root));
         }
         return std::variant<Manifest, Index>(manifest_of(root));
+    } catch (const Unsupported& e) {
+        return not_supported(std::string("manifest: ") + e.what());
     } catch (const std::exception& e) {
         return invalid_argument(std::string("manifest: ") + e.what());
     }
@@ -95,29 +141,48 @@ std::string host_architecture() {
     return machine == "x86_64" ? "amd64" : machine == "aarch64" ? "arm64" : machine;
 }
 
+int host_cpu_level() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("x86-64-v4")   ? 4
+           : __builtin_cpu_supports("x86-64-v3") ? 3
+           : __builtin_cpu_supports("x86-64-v2") ? 2
+                                                 : 1;
+#else
+    return 8;
+#endif
+}
+
 Result<Descriptor> choose_platform(const Index& index) {
+    return choose_platform(index, host_cpu_level());
+}
+
+Result<Descriptor> choose_platform(const Index& index, int cpu_level) {
     const std::string architecture = host_architecture();
     std::string seen;
     const Index::Entry* best = nullptr;
+    int best_level = -1;
     for (const Index::Entry& entry : index.entries) {
-        seen += (seen.empty() ? "" : ", ") + entry.os + "/" + entry.architecture;
-        if (!entry.variant.empty()) {
-            seen += "/" + entry.variant;
+        if (seen.size() < 1000) {
+            seen += (seen.empty() ? "" : ", ") + entry.os.substr(0, 50) + "/" +
+                    entry.architecture.substr(0, 50) + (entry.variant.empty() ? "" : "/") +
+                    entry.variant.substr(0, 50);
         }
-        const bool unsaid = entry.os.empty() && entry.architecture.empty();
-        const bool fits = entry.os == "linux" && entry.architecture == architecture;
-        // amd64/v2 and up ask for instructions that this machine may lack; a plain entry is
-        // preferred.
-        const bool plain = entry.variant.empty() || entry.variant == "v1" || entry.variant == "v8";
-        if ((fits && plain) || ((unsaid || fits) && best == nullptr)) {
+        int level = -1;
+        if (entry.os.empty() && entry.architecture.empty()) {
+            level = 0;
+        } else if (entry.os == "linux" && entry.architecture == architecture) {
+            const int asked = level_of(architecture, entry.variant);
+            level = asked >= 1 && asked <= cpu_level ? asked : -1;
+        }
+        if (level > best_level) {
             best = &entry;
-            if (fits && plain) {
-                break;
-            }
+            best_level = level;
         }
     }
     if (best == nullptr) {
-        return invalid_argument("manifest list: nothing for linux/" + architecture + "; it has " +
+        return invalid_argument("manifest list: nothing for linux/" + architecture + " (level " +
+                                std::to_string(cpu_level) + "); it has " +
                                 (seen.empty() ? "no entry" : seen));
     }
     return best->descriptor;

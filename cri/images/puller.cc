@@ -2,7 +2,9 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <atomic>
+#include <set>
 #include <thread>
 
 #include "cri/images/image_config.h"
@@ -15,48 +17,101 @@ namespace {
 constexpr size_t kParallelLayers = 3;
 constexpr int kMaxIndexDepth = 3;
 
+bool ends_the_pull(int code) { return code == ECANCELED || code == ENOSPC || code == EDQUOT; }
+
+/// Which of the servers' errors the client is told: wrong bytes are worth more than a server that
+/// knows the repository and not the tag, and that more than one that is not reached.
+int weight(int code) {
+    return ends_the_pull(code) ? 4
+           : code == EBADMSG   ? 3
+           : code == ENOENT    ? 2
+           : code == EACCES    ? 1
+                               : 0;
+}
+
 }  // namespace
+
+ImagePuller::ImagePuller(ImageStore& store, RegistryHosts hosts, PullLimits limits)
+    : store_(store),
+      limits_(limits),
+      partial_(store.partial_directory(), limits.partial_bytes),
+      hosts_(std::move(hosts)) {}
+
+/// Puts a question to one server after the other, until one answers. What they are asked for has a
+/// digest (or is what the name stands for), so it does not matter which of them does.
+template <typename T>
+Result<T> ImagePuller::ask(Job& job, const std::function<Result<T>(RegistryClient&)>& question) {
+    std::string tried;
+    int code = EIO;
+    for (const auto& server : job.servers) {
+        if (!server->usable) {
+            continue;
+        }
+        auto answer = question(*server);
+        if (answer.ok()) {
+            return answer;
+        }
+        const std::string& url = server->endpoint().url;
+        const Error& error = answer.error();
+        tried += (tried.empty() ? "from " : "; from ") + url + ": " + error.message();
+        code = weight(error.code()) >= weight(code) ? error.code() : code;
+        if (ends_the_pull(error.code())) {
+            break;
+        }
+        spdlog::warn("pull {}: from {}: {}", job.context.name, url, error.message());
+        if (error.code() == ECONNREFUSED || error.code() == EACCES) {
+            server->usable = server->endpoint().last;
+        }
+    }
+    return Error(code, tried.empty() ? "no server left to ask" : tried);
+}
 
 Result<std::string> ImagePuller::pull(const std::string& text, const RegistryAuth& auth,
                                       const std::function<bool()>& cancelled) {
     const Reference reference = TRY(parse_reference(text));
     const std::string step = "pull " + text;
     const auto endpoints = TRY_STEP(step, hosts().endpoints(reference.host));
-    std::string tried;
-    int code = EIO;
+    const auto start = std::chrono::steady_clock::now();
+    ++metrics_.running;
+    Result<std::string> id = Error(EIO, "not begun");
     {
         const FileLock hold = TRY_STEP(step, store_.hold());
+        Job job(text, limits_, cancelled, metrics_);
         for (const RegistryEndpoint& endpoint : endpoints) {
-            RegistryClient client(endpoint, reference, auth, cancelled);
-            auto id = pull_from(client, reference);
-            if (id.ok()) {
-                spdlog::info("image {}: pulled as {} from {}", *id, text, endpoint.url);
-                return id;
-            }
-            spdlog::warn("pull {}: from {}: {}", text, endpoint.url, id.error().message());
-            tried += (tried.empty() ? "" : "; ") +
-                     ("from " + endpoint.url + ": " + id.error().message());
-            // One server that knows the repository and not the tag tells more than another that is
-            // not reached.
-            code = code == ENOENT ? ENOENT : id.error().code();
-            // A server that answers with wrong bytes, a full disk or a client that has gone: the
-            // next server would change nothing, or hide it.
-            if (id.error().code() == EBADMSG || id.error().code() == ENOSPC ||
-                id.error().code() == ECANCELED) {
-                code = id.error().code();
-                break;
-            }
+            job.servers.push_back(
+                std::make_unique<RegistryClient>(endpoint, reference, auth, job.context));
         }
+        id = run(job, reference);
     }
-    // What was unpacked before the failure is of use to no image.
-    if (const Status collected = store_.collect(); !collected.ok()) {
+    const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(
+        std::chrono::steady_clock::now() - start);
+    --metrics_.running;
+    if (id.ok()) {
+        ++metrics_.succeeded;
+        metrics_.observe(took);
+        spdlog::info("image {}: pulled as {} in {} ms", *id, text, took.count());
+    } else {
+        ++(id.error().code() == ECANCELED ? metrics_.cancelled : metrics_.failed);
+    }
+    partial_.trim();
+    // What was unpacked before a failure is of use to no image; and a collection that was due
+    // meanwhile did not happen.
+    if (const Status collected = store_.collect_if_due(!id.ok()); !collected.ok()) {
         spdlog::warn("pull {}: clean up: {}", text, collected.error().message());
     }
-    return Error(code, step + ": " + tried);
+    return id.ok() ? id : Result<std::string>(id.error().within(step));
 }
 
-Result<std::string> ImagePuller::pull_from(RegistryClient& client, const Reference& reference) {
-    FetchedManifest fetched = TRY(client.manifest(reference.target()));
+Result<std::string> ImagePuller::run(Job& job, const Reference& reference) {
+    const auto fetch = [&](const std::string& target) {
+        return ask<FetchedManifest>(job, [&](RegistryClient& server) -> Result<FetchedManifest> {
+            if (!is_digest(target) && !server.endpoint().may_resolve) {
+                return Error(ENOENT, "it is not asked what a tag stands for (capabilities)");
+            }
+            return server.manifest(target);
+        });
+    };
+    FetchedManifest fetched = TRY(fetch(reference.target()));
     // What the name stands for is the outermost digest, a list's if it is one.
     const std::string named_digest = fetched.digest;
     auto parsed = TRY(parse_manifest(fetched.text, fetched.media_type));
@@ -65,12 +120,14 @@ Result<std::string> ImagePuller::pull_from(RegistryClient& client, const Referen
             return invalid_argument("manifest: lists nested too deep");
         }
         const Descriptor chosen = TRY(choose_platform(std::get<Index>(parsed)));
-        fetched = TRY(client.manifest(chosen.digest));
+        fetched = TRY(fetch(chosen.digest));
         parsed = TRY(parse_manifest(fetched.text, fetched.media_type));
     }
     const Manifest& manifest = std::get<Manifest>(parsed);
     const std::string config_text =
-        TRY_STEP("configuration", client.blob(manifest.config, kMaxConfig));
+        TRY_STEP("configuration", ask<std::string>(job, [&](RegistryClient& server) {
+                     return server.blob(manifest.config, kMaxConfig);
+                 }));
     const ImageConfig config = TRY(parse_image_config(config_text));
     if (config.diff_ids.size() != manifest.layers.size()) {
         return invalid_argument("manifest: " + std::to_string(manifest.layers.size()) +
@@ -82,7 +139,7 @@ Result<std::string> ImagePuller::pull_from(RegistryClient& client, const Referen
         return invalid_argument("the image is for " + config.os + "/" + config.architecture +
                                 ", this node is linux/" + host_architecture());
     }
-    TRY(ensure_layers(client, manifest.layers, config.diff_ids));
+    TRY(ensure_layers(job, manifest.layers, config.diff_ids));
     ImageRecord image;
     image.id = manifest.config.digest;
     image.chain_id = ImageStore::chain_id(config.diff_ids);
@@ -95,19 +152,25 @@ Result<std::string> ImagePuller::pull_from(RegistryClient& client, const Referen
     return image.id;
 }
 
-Status ImagePuller::ensure_layers(RegistryClient& client, const std::vector<Descriptor>& blobs,
+Status ImagePuller::ensure_layers(Job& job, const std::vector<Descriptor>& blobs,
                                   const std::vector<std::string>& diff_ids) {
+    uint64_t bytes = 0;
+    for (const Descriptor& blob : blobs) {
+        bytes += static_cast<uint64_t>(blob.size);
+    }
+    job.context.progress.expect(blobs.size(), bytes);
     std::atomic<size_t> next = 0;
     std::mutex mu;
     Status failure;
     const auto work = [&] {
         for (size_t i; (i = next++) < blobs.size();) {
-            const Status status = ensure_layer(client, blobs[i], diff_ids[i]);
+            const Status status = ensure_layer(job, blobs[i], diff_ids[i]);
             if (!status.ok()) {
                 next = blobs.size();
                 const std::lock_guard lock(mu);
                 if (failure.ok()) {
-                    failure = status;
+                    failure = status.error().within("layer " + std::to_string(i + 1) + " of " +
+                                                    std::to_string(blobs.size()));
                 }
             }
         }
@@ -123,43 +186,102 @@ Status ImagePuller::ensure_layers(RegistryClient& client, const std::vector<Desc
     return failure;
 }
 
-Status ImagePuller::ensure_layer(RegistryClient& client, const Descriptor& blob,
-                                 const std::string& diff_id) {
+Status ImagePuller::ensure_layer(Job& job, const Descriptor& blob, const std::string& diff_id) {
+    const auto done = [&](bool downloaded) {
+        ++(downloaded ? metrics_.layers_downloaded : metrics_.layers_shared);
+        if (!downloaded) {
+            job.context.progress.skipped(static_cast<uint64_t>(blob.size));
+        }
+        job.context.progress.layer_done();
+        job.context.progress.tell();
+        return Status();
+    };
     for (;;) {
         std::shared_ptr<InFlight> mine;
         {
             std::unique_lock lock(mu_);
             if (const auto it = in_flight_.find(diff_id); it != in_flight_.end()) {
                 const std::shared_ptr<InFlight> other = it->second;
-                settled_.wait(lock, [&] { return other->done; });
+                while (!settled_.wait_for(lock, std::chrono::milliseconds(200),
+                                          [&] { return other->done; })) {
+                    if (job.context.cancelled && job.context.cancelled()) {
+                        return Error(ECANCELED, "the client has gone");
+                    }
+                }
                 // Somebody else's failure may have been of his server or his client: do it
                 // ourselves.
                 if (other->status.ok()) {
-                    return {};
+                    return done(false);
                 }
                 continue;
             }
             mine = in_flight_[diff_id] = std::make_shared<InFlight>();
         }
-        Status status = fetch_layer(client, blob, diff_id);
-        const std::lock_guard lock(mu_);
-        mine->done = true;
-        mine->status = status;
-        in_flight_.erase(diff_id);
-        settled_.notify_all();
-        return status;
+        const auto there = store_.has_layer(diff_id);
+        Status status = !there.ok() ? Status(there.error())
+                        : *there    ? Status()
+                                    : fetch_layer(job, blob, diff_id);
+        {
+            const std::lock_guard lock(mu_);
+            mine->done = true;
+            mine->status = status;
+            in_flight_.erase(diff_id);
+            settled_.notify_all();
+        }
+        return status.ok() ? done(!*there) : status;
     }
 }
 
-Status ImagePuller::fetch_layer(RegistryClient& client, const Descriptor& blob,
-                                const std::string& diff_id) {
-    if (TRY(store_.has_layer(diff_id))) {
-        return {};
+Status ImagePuller::fetch_layer(Job& job, const Descriptor& blob, const std::string& diff_id) {
+    PartialBlob file = TRY(partial_.open(blob.digest));
+    Status status = download(job, blob, file);
+    if (status.ok()) {
+        status = store_.add_layer(file.path(), "", diff_id,
+                                  {.bytes = limits_.layer_bytes,
+                                   .members = limits_.layer_members,
+                                   .cancelled = job.context.cancelled,
+                                   .unpacked = &metrics_.bytes_unpacked});
+        if (status.ok() || status.error().code() != ECANCELED) {
+            file.discard();
+        }
+    } else if (const int code = status.error().code(); code == EBADMSG || code == ENOSPC) {
+        file.discard();  // of no use to anybody, or in everybody's way
     }
-    const auto work = TRY(store_.workspace());
-    const std::string path = work->path() + "/blob";
-    TRY(client.download(blob, path));
-    return store_.add_layer(path, "", diff_id);
+    return status;
+}
+
+Status ImagePuller::download(Job& job, const Descriptor& blob, PartialBlob& file) {
+    TRY(file.resume(blob.size));
+    if (file.resumed()) {
+        const auto bytes = static_cast<uint64_t>(file.size());
+        spdlog::info("pull {}: blob {}: goes on at byte {} of {}", job.context.name, blob.digest,
+                     bytes, blob.size);
+        metrics_.bytes_resumed += bytes;
+        job.context.progress.skipped(bytes);
+    }
+    TRY(ask<bool>(job, [&](RegistryClient& server) -> Result<bool> {
+        TRY(download_from(server, blob, file));
+        return true;
+    }));
+    return {};
+}
+
+Status ImagePuller::download_from(RegistryClient& server, const Descriptor& blob,
+                                  PartialBlob& file) {
+    for (;;) {
+        TRY(server.download(blob, file));
+        const bool resumed = file.resumed();
+        const std::string digest = file.digest();
+        if (digest == blob.digest) {
+            return {};
+        }
+        TRY(file.restart());
+        if (!resumed) {
+            return Error(EBADMSG, "blob " + blob.digest + ": what came has digest " + digest);
+        }
+        // What an earlier download had left may be what is wrong: once more, from the beginning.
+        spdlog::warn("blob {}: what was left of a broken download is damaged", blob.digest);
+    }
 }
 
 }  // namespace moat::cri

@@ -1,333 +1,280 @@
 #include "cri/images/registry.h"
 
-#include <fcntl.h>
-#include <httplib.h>
+#include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <thread>
 
-#include "cri/base/base64.h"
-#include "cri/base/files.h"
 #include "cri/base/sha256.h"
 
 namespace moat::cri {
 
 namespace {
 
-constexpr int kMaxRedirects = 5;
-constexpr time_t kConnectSeconds = 30;
-/// Without a byte for so long, a server is taken for dead.
-constexpr time_t kStallSeconds = 60;
-constexpr size_t kMaxErrorBody = 64 << 10;
+/// In a row without a byte in between; a server that is not the last one to ask gets fewer.
+constexpr int kTries = 5;
+constexpr int kTriesOfMirror = 2;
+/// All together: a server that breaks off after every few bytes is not waited for forever.
+constexpr int kMostTries = 100;
+constexpr int64_t kLongestBackoffMs = 8000;
+/// For what is small: manifests, configurations.
+constexpr int64_t kSmallSeconds = 300;
 
-/// "http://host:port/some/path?query" -> ("http://host:port", "/some/path?query").
-std::pair<std::string, std::string> split_url(const std::string& url) {
-    const size_t scheme = url.find("://");
-    const size_t slash = url.find('/', scheme == std::string::npos ? 0 : scheme + 3);
-    return slash == std::string::npos ? std::pair{url, std::string("/")}
-                                      : std::pair{url.substr(0, slash), url.substr(slash)};
-}
-
-/// What a registry says in its error object, or the beginning of whatever it sent.
-std::string error_text(const std::string& body) {
+/// What a registry says in its error object, or the beginning of whatever it sent. A host that a
+/// redirect named is not quoted: it need not be one that our client may see.
+std::string error_text(const HttpAnswer& answer) {
+    const std::string& body = answer.error_body;
+    if (answer.elsewhere) {
+        return "";
+    }
     const auto json = nlohmann::json::parse(body, nullptr, false);
+    std::string text;
     if (json.is_object() && json.contains("errors") && json["errors"].is_array() &&
         !json["errors"].empty() && json["errors"][0].is_object()) {
-        const auto& error = json["errors"][0];
-        const auto text = [&](const char* key) {
-            return error.contains(key) && error[key].is_string() ? error[key].get<std::string>()
-                                                                 : std::string();
-        };
-        return text("code") + " " + text("message");
+        for (const char* key : {"code", "message"}) {
+            if (const auto& error = json["errors"][0];
+                error.contains(key) && error[key].is_string()) {
+                text += " " + error[key].get<std::string>().substr(0, 300);
+            }
+        }
+    } else {
+        text = " " + body.substr(0, 200);
     }
-    std::string text = body.substr(0, 200);
     for (char& c : text) {
         c = static_cast<unsigned char>(c) < 32 ? ' ' : c;
     }
     return text;
 }
 
-std::string transport_error(httplib::Error error) {
-    switch (error) {
-        case httplib::Error::Connection:
-        case httplib::Error::ConnectionTimeout:
-            return "cannot connect";
-        case httplib::Error::Read:
-            return "the connection broke, or nothing came for " + std::to_string(kStallSeconds) +
-                   " s";
-        case httplib::Error::SSLServerVerification:
-            return "the server's certificate is not trusted";
-        default:
-            return httplib::to_string(error);
-    }
+bool may_pass(int status) {
+    return status == 408 || status == 429 || status == 500 || (status >= 502 && status <= 504);
 }
 
-std::string lower(std::string text) {
-    for (char& c : text) {
-        c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+/// The first byte's place of "bytes 5-9/10"; -1 for anything else.
+int64_t range_start(const std::string& range) {
+    if (range.rfind("bytes ", 0) != 0) {
+        return -1;
     }
-    return text;
+    const std::string digits = range.substr(6, range.find('-') - 6);
+    if (digits.empty() || digits.size() > 18 ||
+        digits.find_first_not_of("0123456789") != std::string::npos) {
+        return -1;
+    }
+    return std::stoll(digits);
 }
 
 }  // namespace
 
-struct RegistryClient::Answer {
-    int status = 0;
-    std::string location;
-    std::string challenge;
-    std::string media_type;
-    std::string error_body;
-};
-
-AuthChallenge parse_challenge(const std::string& header) {
-    AuthChallenge challenge;
-    const size_t space = header.find(' ');
-    challenge.scheme = lower(header.substr(0, space));
-    size_t at = space;
-    while (at < header.size()) {
-        at = header.find_first_not_of(" ,", at);
-        const size_t equals = header.find('=', at);
-        if (at == std::string::npos || equals == std::string::npos) {
-            break;
-        }
-        const std::string key = lower(header.substr(at, equals - at));
-        std::string value;
-        if (equals + 1 < header.size() && header[equals + 1] == '"') {
-            const size_t end = std::min(header.find('"', equals + 2), header.size());
-            value = header.substr(equals + 2, end - equals - 2);
-            at = end + 1;
-        } else {
-            const size_t end = std::min(header.find(',', equals), header.size());
-            value = header.substr(equals + 1, end - equals - 1);
-            at = end;
-        }
-        if (key == "realm") {
-            challenge.realm = value;
-        } else if (key == "service") {
-            challenge.service = value;
-        } else if (key == "scope") {
-            challenge.scope = value;
-        }
-    }
-    return challenge;
-}
-
-RegistryClient::RegistryClient(RegistryEndpoint endpoint, Reference reference, RegistryAuth auth,
-                               std::function<bool()> cancelled)
+RegistryClient::RegistryClient(RegistryEndpoint endpoint, Reference reference,
+                               const RegistryAuth& auth, PullContext& context)
     : endpoint_(std::move(endpoint)),
       reference_(std::move(reference)),
-      auth_(std::move(auth)),
-      cancelled_(std::move(cancelled)) {
-    if (!auth_.registry_token.empty()) {
-        authorization_ = "Bearer " + auth_.registry_token;
-    }
-}
+      context_(context),
+      http_(endpoint_.tls, context.limits.stall_seconds,
+            [&context] {
+                context.progress.tell();
+                return context.cancelled && context.cancelled();
+            }),
+      authorizer_(http_, endpoint_.url, reference_.path, auth) {}
 
 RegistryClient::~RegistryClient() = default;
 
-std::string RegistryClient::basic() const {
-    return "Basic " + base64_encode(auth_.username + ":" + auth_.password);
-}
-
-Result<RegistryClient::Answer> RegistryClient::get_once(const std::string& url,
-                                                        const std::string& accept,
-                                                        const std::string& authorization,
-                                                        const Sink& sink) {
-    const auto [base, path] = split_url(url);
-    const std::string step = "GET " + url.substr(0, url.find('?'));
-    if (base.rfind("http://", 0) != 0 && base.rfind("https://", 0) != 0) {
-        return Error(EINVAL, step + ": neither http nor https");
+Result<HttpAnswer> RegistryClient::get(const std::string& path, const std::string& accept,
+                                       int64_t offset, const HttpSink& sink, Failure& failure) {
+    HttpRequest request;
+    request.url = endpoint_.root + "/" + reference_.path + path;
+    if (url_origin(endpoint_.url) != url_origin(default_registry_url(reference_.host))) {
+        // containerd's word to a mirror of several registries for which of them is meant.
+        request.url += "?ns=" + HttpClient::encode(reference_.host);
     }
-    httplib::Client client(base);
-    if (!client.is_valid()) {
-        return Error(EINVAL, step + ": not a server's URL");
-    }
-    client.set_connection_timeout(kConnectSeconds);
-    client.set_read_timeout(kStallSeconds);
-    client.set_decompress(false);  // digests are of what was sent
-    client.set_follow_location(false);
-    client.set_url_encode(false);
-    if (base.rfind("https://", 0) == 0) {
-        client.enable_server_certificate_verification(!endpoint_.skip_verify);
-        if (!endpoint_.ca_file.empty()) {
-            client.set_ca_cert_path(endpoint_.ca_file.c_str());
-        }
-    }
-    httplib::Headers headers = {{"User-Agent", "moatd"}};
     if (!accept.empty()) {
-        headers.emplace("Accept", accept);
+        request.headers.emplace_back("Accept", accept);
+        request.total_seconds = kSmallSeconds;
     }
-    if (!authorization.empty()) {
-        headers.emplace("Authorization", authorization);
+    if (offset > 0) {
+        request.headers.emplace_back("Range", "bytes=" + std::to_string(offset) + "-");
     }
-    Answer answer;
-    Status sunk;
-    bool stopped = false;
-    const auto result = client.Get(
-        path, headers,
-        [&](const httplib::Response& response) {
-            answer.status = response.status;
-            answer.location = response.get_header_value("Location");
-            answer.challenge = response.get_header_value("WWW-Authenticate");
-            answer.media_type = response.get_header_value("Content-Type");
-            return true;
-        },
-        [&](const char* data, size_t size) {
-            if (cancelled_ && cancelled_()) {
-                stopped = true;
-                return false;
-            }
-            if (answer.status != 200) {
-                answer.error_body.append(data,
-                                         std::min(size, kMaxErrorBody - answer.error_body.size()));
-                return true;
-            }
-            sunk = sink(data, size);
-            return sunk.ok();
-        });
-    if (stopped) {
-        return Error(ECANCELED, step + ": the client has gone");
-    }
-    if (!sunk.ok()) {
-        return sunk.error().within(step);
-    }
-    if (!result) {
-        return Error(EIO, step + ": " + transport_error(result.error()));
-    }
-    return answer;
-}
-
-Result<std::string> RegistryClient::authorize(const std::string& header) {
-    const AuthChallenge challenge = parse_challenge(header);
-    const bool known = !auth_.username.empty();
-    if (challenge.scheme == "basic") {
-        return known ? Result<std::string>(basic())
-                     : Result<std::string>(Error(EACCES, "it asks for a password"));
-    }
-    if (challenge.scheme != "bearer" || challenge.realm.empty()) {
-        return Error(EACCES,
-                     "it asks for authentication of an unknown kind: " + header.substr(0, 100));
-    }
-    const std::string scope =
-        challenge.scope.empty() ? "repository:" + reference_.path + ":pull" : challenge.scope;
-    const std::string url = challenge.realm +
-                            (challenge.realm.find('?') == std::string::npos ? "?" : "&") +
-                            "service=" + httplib::detail::encode_query_param(challenge.service) +
-                            "&scope=" + httplib::detail::encode_query_param(scope);
-    std::string body;
-    const Sink sink = [&](const char* data, size_t size) -> Status {
-        body.append(data, size);
-        return body.size() > kMaxErrorBody ? Status(Error(EBADMSG, "a token of more than 64 KiB"))
-                                           : Status();
-    };
-    const Answer answer = TRY_STEP("token", get_once(url, "", known ? basic() : "", sink));
-    const auto json = nlohmann::json::parse(body, nullptr, false);
-    for (const char* key : {"token", "access_token"}) {
-        if (answer.status == 200 && json.is_object() && json.contains(key) &&
-            json[key].is_string()) {
-            return "Bearer " + json[key].get<std::string>();
+    request.client_certificate = true;
+    for (bool asked = false;;) {
+        const std::string used = authorizer_.header();
+        request.secrets = endpoint_.headers;
+        if (!used.empty()) {
+            request.secrets.emplace_back("Authorization", used);
         }
-    }
-    return Error(EACCES, "token: status " + std::to_string(answer.status) + " " +
-                             error_text(answer.error_body));
-}
-
-Result<RegistryClient::Answer> RegistryClient::get(const std::string& path,
-                                                   const std::string& accept, const Sink& sink) {
-    std::string url =
-        endpoint_.url + (endpoint_.override_path ? "/" : "/v2/") + reference_.path + path;
-    const std::string home = split_url(url).first;
-    bool asked = false;
-    for (int redirects = 0; redirects <= kMaxRedirects;) {
-        const bool at_home = split_url(url).first == home;
-        Answer answer = TRY(get_once(url, accept, at_home ? authorization_ : "", sink));
-        if (answer.status == 401 && at_home && !asked) {
+        auto answer = http_.send_following(request, sink);
+        if (!answer.ok()) {
+            const int code = answer.error().code();
+            failure.again =
+                code == ECONNRESET || code == ETIMEDOUT || (code == ECONNREFUSED && reached_);
+            return answer.error();
+        }
+        reached_ = true;
+        if (answer->status == 401 && !answer->elsewhere && !asked) {
             asked = true;
-            authorization_ = TRY_STEP(endpoint_.url, authorize(answer.challenge));
+            const Status refreshed = authorizer_.refresh(answer->challenges, used);
+            if (!refreshed.ok()) {
+                const int code = refreshed.error().code();
+                failure.again = code == EAGAIN || code == ECONNRESET || code == ETIMEDOUT;
+                return refreshed.error().within(endpoint_.url);
+            }
             continue;
         }
-        if (answer.status >= 301 && answer.status <= 308 && !answer.location.empty()) {
-            url = answer.location.front() == '/' ? split_url(url).first + answer.location
-                                                 : answer.location;
-            ++redirects;
-            continue;
-        }
-        if (answer.status == 200) {
+        if (answer->status == 200 || answer->status == 206) {
             return answer;
         }
-        const int code = answer.status == 404                           ? ENOENT
-                         : answer.status == 401 || answer.status == 403 ? EACCES
-                                                                        : EIO;
-        return Error(code, "GET " + url.substr(0, url.find('?')) + ": status " +
-                               std::to_string(answer.status) + " " + error_text(answer.error_body));
+        failure.again = may_pass(answer->status);
+        failure.pause_seconds = answer->retry_after;
+        const int code = answer->status == 404                            ? ENOENT
+                         : answer->status == 416                          ? ERANGE
+                         : answer->status == 401 || answer->status == 403 ? EACCES
+                                                                          : EIO;
+        return Error(code, "GET " + url_without_query(request.url) +
+                               (answer->elsewhere ? ": redirected: status " : ": status ") +
+                               std::to_string(answer->status) + error_text(*answer));
     }
-    return Error(EIO, "GET " + url.substr(0, url.find('?')) + ": too many redirects");
 }
 
-Result<FetchedManifest> RegistryClient::manifest(const std::string& target) {
-    FetchedManifest manifest;
-    const Sink sink = [&](const char* data, size_t size) -> Status {
-        if (manifest.text.size() + size > kMaxManifest) {
-            return Error(EFBIG,
-                         "a manifest of more than " + std::to_string(kMaxManifest) + " bytes");
+Status RegistryClient::pause(int64_t milliseconds) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(milliseconds);
+    while (std::chrono::steady_clock::now() < end) {
+        if (context_.cancelled && context_.cancelled()) {
+            return Error(ECANCELED, "the client has gone");
         }
-        manifest.text.append(data, size);
-        return {};
-    };
-    const Answer answer = TRY(get("/manifests/" + target, kAcceptedManifests, sink));
-    manifest.media_type = answer.media_type.substr(0, answer.media_type.find(';'));
-    manifest.digest = Sha256::of(manifest.text);
-    if (is_digest(target) && manifest.digest != target) {
-        return Error(EBADMSG, "manifest " + target + ": what came has digest " + manifest.digest);
-    }
-    return manifest;
-}
-
-/// Checks length and digest as the bytes pass.
-Status RegistryClient::stream(const Descriptor& descriptor, const Sink& sink) {
-    const std::string step = "blob " + descriptor.digest;
-    Sha256 sum;
-    int64_t length = 0;
-    const Sink checked = [&](const char* data, size_t size) -> Status {
-        length += static_cast<int64_t>(size);
-        if (length > descriptor.size) {
-            return Error(EBADMSG, "longer than the " + std::to_string(descriptor.size) +
-                                      " bytes of its descriptor");
-        }
-        sum.update({data, size});
-        return sink(data, size);
-    };
-    TRY_STEP(step, get("/blobs/" + descriptor.digest, "", checked));
-    if (length != descriptor.size) {
-        return Error(EBADMSG, step + ": " + std::to_string(length) + " bytes instead of the " +
-                                  std::to_string(descriptor.size) + " of its descriptor");
-    }
-    if (const std::string digest = sum.digest(); digest != descriptor.digest) {
-        return Error(EBADMSG, step + ": what came has digest " + digest);
+        context_.progress.tell();
+        std::this_thread::sleep_for(std::min<std::chrono::steady_clock::duration>(
+            std::chrono::milliseconds(100), end - std::chrono::steady_clock::now()));
     }
     return {};
 }
 
-Result<std::string> RegistryClient::blob(const Descriptor& descriptor, size_t max_bytes) {
-    if (descriptor.size > static_cast<int64_t>(max_bytes)) {
-        return Error(EFBIG, "blob " + descriptor.digest + ": more than " +
-                                std::to_string(max_bytes) + " bytes");
+template <typename T>
+Result<T> RegistryClient::with_retries(const std::function<Result<T>(Failure&)>& attempt) {
+    const int limit = endpoint_.last ? kTries : kTriesOfMirror;
+    int in_a_row = 0;
+    for (int tries = 1;; ++tries) {
+        Failure failure;
+        const uint64_t before = received_;
+        Result<T> result = attempt(failure);
+        if (result.ok() || !failure.again) {
+            return result;
+        }
+        in_a_row = received_ == before ? in_a_row + 1 : 1;
+        if (in_a_row >= limit || tries == kMostTries) {
+            return Error(result.error().code(),
+                         result.error().message() + " (after " + std::to_string(tries) + " tries)");
+        }
+        if (failure.pause_seconds > context_.limits.longest_pause_s) {
+            return Error(result.error().code(), result.error().message() + " (and asks to wait " +
+                                                    std::to_string(failure.pause_seconds) + " s)");
+        }
+        const int64_t backoff =
+            std::min(kLongestBackoffMs, context_.limits.retry_base_ms << (in_a_row - 1));
+        const int64_t wait = std::max(backoff, failure.pause_seconds * 1000);
+        spdlog::warn("pull {}: {}; again in {} ms", context_.name, result.error().message(), wait);
+        ++context_.metrics.retries;
+        TRY(pause(wait));
     }
-    std::string data;
-    TRY(stream(descriptor, [&](const char* bytes, size_t size) -> Status {
-        data.append(bytes, size);
-        return {};
-    }));
-    return data;
 }
 
-Status RegistryClient::download(const Descriptor& descriptor, const std::string& path) {
-    const ScopedFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-    if (!fd) {
-        return Error::from_errno(errno, "create " + path);
-    }
-    return stream(descriptor, [&](const char* bytes, size_t size) {
-        return write_all(fd.get(), {bytes, size}, path);
+Result<FetchedManifest> RegistryClient::manifest(const std::string& target) {
+    return with_retries<FetchedManifest>([&](Failure& failure) -> Result<FetchedManifest> {
+        FetchedManifest manifest;
+        HttpSink sink;
+        sink.data = [&](std::string_view data) -> Status {
+            if (manifest.text.size() + data.size() > kMaxManifest) {
+                return Error(EFBIG,
+                             "a manifest of more than " + std::to_string(kMaxManifest) + " bytes");
+            }
+            manifest.text += data;
+            return {};
+        };
+        const HttpAnswer answer =
+            TRY(get("/manifests/" + target, kAcceptedManifests, 0, sink, failure));
+        manifest.media_type = answer.media_type;
+        manifest.digest = Sha256::of(manifest.text);
+        if (is_digest(target) && manifest.digest != target) {
+            return Error(EBADMSG,
+                         "manifest " + target + ": what came has digest " + manifest.digest);
+        }
+        return manifest;
     });
+}
+
+Result<std::string> RegistryClient::blob(const Descriptor& descriptor, size_t max_bytes) {
+    const std::string step = "blob " + descriptor.digest;
+    if (descriptor.size > static_cast<int64_t>(max_bytes)) {
+        return Error(EFBIG, step + ": more than " + std::to_string(max_bytes) + " bytes");
+    }
+    return with_retries<std::string>([&](Failure& failure) -> Result<std::string> {
+        std::string text;
+        HttpSink sink;
+        sink.data = [&](std::string_view data) -> Status {
+            text += data;
+            return static_cast<int64_t>(text.size()) > descriptor.size
+                       ? Status(Error(EBADMSG, "longer than the " +
+                                                   std::to_string(descriptor.size) +
+                                                   " bytes of its descriptor"))
+                       : Status();
+        };
+        TRY_STEP(step, get("/blobs/" + descriptor.digest, "*/*", 0, sink, failure));
+        if (Sha256::of(text) != descriptor.digest) {
+            return Error(EBADMSG, step + ": what came has digest " + Sha256::of(text));
+        }
+        return text;
+    });
+}
+
+Status RegistryClient::download(const Descriptor& descriptor, PartialBlob& file) {
+    const auto attempt = [&](Failure& failure) -> Result<bool> {
+        HttpSink sink;
+        sink.headers = [&](const HttpAnswer& answer) -> Status {
+            if (answer.status == 200 && file.size() > 0) {
+                TRY(file.restart());  // it does not know ranges
+            }
+            if (answer.status == 206 && range_start(answer.content_range) != file.size()) {
+                return Error(EBADMSG, "asked for the bytes from " + std::to_string(file.size()) +
+                                          " on, got \"" + answer.content_range.substr(0, 100) +
+                                          "\"");
+            }
+            const int64_t rest = descriptor.size - file.size();
+            if (answer.content_length >= 0 && answer.content_length != rest) {
+                return Error(EBADMSG, std::to_string(answer.content_length) +
+                                          " bytes instead of the " + std::to_string(rest) +
+                                          " of its descriptor");
+            }
+            return {};
+        };
+        sink.data = [&](std::string_view data) -> Status {
+            if (file.size() + static_cast<int64_t>(data.size()) > descriptor.size) {
+                return Error(EBADMSG, "longer than the " + std::to_string(descriptor.size) +
+                                          " bytes of its descriptor");
+            }
+            TRY(file.append(data));
+            received_ += data.size();
+            context_.metrics.bytes_downloaded += data.size();
+            context_.progress.downloaded(data.size());
+            return {};
+        };
+        const auto answer = get("/blobs/" + descriptor.digest, "", file.size(), sink, failure);
+        if (!answer.ok()) {
+            if (answer.error().code() == ERANGE && file.size() > 0) {
+                TRY(file.restart());
+                failure.again = true;
+            }
+            return answer.error();
+        }
+        return true;
+    };
+    const std::string step = "blob " + descriptor.digest;
+    if (file.size() < descriptor.size || descriptor.size == 0) {
+        TRY_STEP(step, with_retries<bool>(attempt));
+    }
+    if (file.size() != descriptor.size) {
+        return Error(EBADMSG, step + ": " + std::to_string(file.size()) + " bytes instead of the " +
+                                  std::to_string(descriptor.size) + " of its descriptor");
+    }
+    return {};
 }
 
 }  // namespace moat::cri

@@ -1,22 +1,20 @@
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
-#include <vector>
 
+#include "cri/images/auth.h"
 #include "cri/images/hosts.h"
+#include "cri/images/http.h"
 #include "cri/images/manifest.h"
+#include "cri/images/partial_blob.h"
+#include "cri/images/pull_limits.h"
+#include "cri/images/pull_metrics.h"
 #include "cri/images/reference.h"
 
 namespace moat::cri {
-
-/// What PullImage brings to prove who asks.
-struct RegistryAuth {
-    std::string username;
-    std::string password;
-    std::string registry_token;  ///< sent as it is, as a bearer token
-};
 
 struct FetchedManifest {
     std::string text;
@@ -24,50 +22,58 @@ struct FetchedManifest {
     std::string digest;  ///< of the text
 };
 
-/// Pulls from one server (OCI distribution specification). Registries are hostile: sizes are
-/// bounded while they stream, digests are checked, and credentials go to no host that a redirect
-/// names.
+/// What belongs to a pull as a whole, whichever server it asks. Outlives its clients.
+struct PullContext {
+    std::string name;  ///< for the log
+    PullLimits limits;
+    std::function<bool()> cancelled;  ///< asked while data streams and at least once a second
+    PullMetrics& metrics;
+    PullProgress progress;
+};
+
+/// Pulls from one server (OCI distribution specification), for any number of threads. Registries
+/// are hostile: sizes are bounded while they stream, digests are checked, and credentials go to no
+/// host that a redirect names. What may be better the next time (429, 5xx, a broken connection) is
+/// tried again after a pause that grows, or that the server asks for.
+///
+/// Errors: ENOENT: the server has none. EACCES: it does not let us. EBADMSG: wrong bytes.
+/// ECANCELED. ENOSPC. Others: the server, or the way to it, does not work.
 class RegistryClient {
   public:
-    /// `cancelled` is asked while data streams; ECANCELED when it says yes.
-    RegistryClient(RegistryEndpoint endpoint, Reference reference, RegistryAuth auth,
-                   std::function<bool()> cancelled);
+    RegistryClient(RegistryEndpoint endpoint, Reference reference, const RegistryAuth& auth,
+                   PullContext& context);
     ~RegistryClient();
 
-    /// `target` is a tag or a digest, which the text must then have. ENOENT: the server has none;
-    /// EACCES: it does not let us.
+    /// `target` is a tag or a digest, which the text must then have.
     Result<FetchedManifest> manifest(const std::string& target);
-    /// A small blob into memory. EBADMSG: another length or digest.
+    /// A small blob into memory.
     Result<std::string> blob(const Descriptor& descriptor, size_t max_bytes);
-    /// A blob into a new file. EBADMSG as above; the file is then incomplete and the caller's to
-    /// remove.
-    Status download(const Descriptor& descriptor, const std::string& path);
-    const std::string& url() const { return endpoint_.url; }
+    /// The rest of a blob into a file. Its digest is not checked here.
+    Status download(const Descriptor& descriptor, PartialBlob& file);
+
+    const RegistryEndpoint& endpoint() const { return endpoint_; }
+    /// Cleared by who finds that asking again is of no use.
+    std::atomic<bool> usable = true;
 
   private:
-    struct Answer;
-    using Sink = std::function<Status(const char* data, size_t size)>;
-    Result<Answer> get(const std::string& path, const std::string& accept, const Sink& sink);
-    Result<Answer> get_once(const std::string& url, const std::string& accept,
-                            const std::string& authorization, const Sink& sink);
-    Result<std::string> authorize(const std::string& challenge);
-    std::string basic() const;
-    Status stream(const Descriptor& descriptor, const Sink& sink);
+    /// What is to be thought of a failed request.
+    struct Failure {
+        bool again = false;  ///< it may go better another time
+        int64_t pause_seconds = 0;
+    };
+    Result<HttpAnswer> get(const std::string& path, const std::string& accept, int64_t offset,
+                           const HttpSink& sink, Failure& failure);
+    template <typename T>
+    Result<T> with_retries(const std::function<Result<T>(Failure&)>& attempt);
+    Status pause(int64_t milliseconds);
 
     const RegistryEndpoint endpoint_;
     const Reference reference_;
-    const RegistryAuth auth_;
-    const std::function<bool()> cancelled_;
-    std::string authorization_;  ///< what the server accepted last
+    PullContext& context_;
+    HttpClient http_;
+    Authorizer authorizer_;
+    std::atomic<bool> reached_ = false;   ///< it has answered before
+    std::atomic<uint64_t> received_ = 0;  ///< bytes of blobs
 };
-
-/// Splits `Bearer realm="...",service="...",scope="..."`; parameters in any order, quoted or not.
-struct AuthChallenge {
-    std::string scheme;  ///< in lower case
-    std::string realm;
-    std::string service;
-    std::string scope;
-};
-AuthChallenge parse_challenge(const std::string& header);
 
 }  // namespace moat::cri

@@ -17,9 +17,8 @@ Result<RegistryAuth> registry_auth(const api::AuthConfig& config) {
     auth.username = config.username();
     auth.password = config.password();
     auth.registry_token = config.registry_token();
-    if (!config.identity_token().empty()) {
-        return not_supported("auth.identity_token: not built yet");
-    }
+    auth.identity_token = config.identity_token();
+    auth.server_address = config.server_address();
     if (!config.auth().empty() && auth.username.empty()) {
         const auto plain = base64_decode(config.auth());
         const size_t colon = plain.ok() ? plain->find(':') : std::string::npos;

@@ -45,7 +45,11 @@ Result<std::unique_ptr<Node>> Node::open(const Settings& settings,
     ImageAccess access = TRY(open_images(settings));
     node->database = std::move(access.database);
     node->images = std::move(access.images);
-    node->puller = std::make_unique<ImagePuller>(*node->images, std::move(hosts));
+    node->puller = std::make_unique<ImagePuller>(
+        *node->images, std::move(hosts),
+        PullLimits{.stall_seconds = settings.pull_stall_seconds,
+                   .partial_bytes = static_cast<uint64_t>(settings.max_partial_bytes),
+                   .layer_bytes = static_cast<uint64_t>(settings.max_layer_bytes)});
     node->handlers = std::move(handlers);
     node->networks = std::make_unique<PodNetworks>(node->settings, *node->database);
     node->pods = std::make_unique<PodManager>(node->settings, *node->database, *node->handlers,

@@ -26,30 +26,76 @@ TEST_CASE("hosts: loopback is plain http, everybody else is not") {
     CHECK(default_registry_url("127evil.example") == "https://127evil.example");
 }
 
-TEST_CASE("hosts: a hosts file names servers, and those that may not pull are left out") {
-    const auto file = parse_hosts_file(
-        "server = \"https://up.example\"  # the registry\n"
-        "\n"
-        "[host.\"http://127.0.0.1:5000\"]\n"
-        "  capabilities = [\"pull\", \"resolve\"]\n"
-        "[host.\"https://push.example\"]\n"
-        "  capabilities = [\"push\"]\n"
-        "[host.\"https://self.example\"]\n"
-        "  skip_verify = true\n"
-        "  ca = '/etc/ca.pem'\n");
+TEST_CASE("hosts: a hosts file names servers in its own order, with what they are asked with") {
+    const auto file = parse_hosts_file(R"(server = "https://up.example"  # the registry
+ca = "/etc/up.pem"
+
+[host."http://zzz:5000"]
+  capabilities = ["pull", "resolve"]
+[host."https://push.example"]
+  capabilities = ["push"]
+[host."self.example/mirror/"]
+  skip_verify = true
+  ca = ['/etc/ca.pem', "near.pem"]
+  client = [["c.pem", "c.key"]]
+  dial_timeout = "3s"
+  [host."self.example/mirror/".header]
+    x-token = ["secret"]
+[host."https://raw.example/v2/raw"]
+  override_path = true
+)",
+                                       "/certs");
     REQUIRE_MESSAGE(file.ok(), message_of(file));
-    CHECK(file->server == "https://up.example");
-    REQUIRE(file->hosts.size() == 2);
-    CHECK(file->hosts[0].url == "http://127.0.0.1:5000");
-    CHECK(file->hosts[1].skip_verify);
-    CHECK(file->hosts[1].ca_file == "/etc/ca.pem");
+    CHECK(file->server.url == "https://up.example");
+    CHECK(file->server.root == "https://up.example/v2");
+    CHECK(file->server.tls.ca == std::vector<std::string>{"/etc/up.pem"});
+    REQUIRE(file->hosts.size() == 4);
+    CHECK(file->hosts[0].root == "http://zzz:5000/v2");
+    CHECK_FALSE(file->hosts[1].may_pull);
+    CHECK_FALSE(file->hosts[1].may_resolve);
+    const RegistryEndpoint& self = file->hosts[2];
+    CHECK(self.root == "https://self.example/mirror/v2");
+    CHECK(self.tls.skip_verify);
+    CHECK(self.tls.ca == std::vector<std::string>{"/etc/ca.pem", "/certs/near.pem"});
+    REQUIRE(self.tls.client.size() == 1);
+    CHECK(self.tls.client[0] == std::pair<std::string, std::string>{"/certs/c.pem", "/certs/c.key"});
+    REQUIRE(self.headers.size() == 1);
+    CHECK(self.headers[0].second == "secret");
+    CHECK(file->hosts[3].root == "https://raw.example/v2/raw");
 }
 
-TEST_CASE("hosts: an unknown setting is an error with its line") {
-    CHECK(contains(message_of(parse_hosts_file("server = \"https://a\"\nfoo = 1\n")), "line 2"));
-    CHECK_FALSE(parse_hosts_file("[plugins]\n").ok());
-    CHECK_FALSE(parse_hosts_file("server = bare\n").ok());
-    CHECK_FALSE(parse_hosts_file("server = \"a\\\"b\"\n").ok());
+TEST_CASE("hosts: an unknown setting or a wrong value is an error with its line") {
+    const auto parse = [](const std::string& text) { return parse_hosts_file(text, "/"); };
+    CHECK(contains(message_of(parse("server = \"https://a\"\nfoo = 1\n")), "line 2"));
+    CHECK(contains(message_of(parse("\n\n[host.\"https://a\"]\nca = 7\n")), "line 4"));
+    CHECK(contains(message_of(parse("server = \"https://a\"\n\nx =\n")), "line 3"));
+    CHECK_FALSE(parse("[plugins]\n").ok());
+    CHECK_FALSE(parse("server = bare\n").ok());
+    CHECK_FALSE(parse("server = \"ftp://a\"\n").ok());
+    CHECK_FALSE(parse("capabilities = [\"fly\"]\n").ok());
+    CHECK_FALSE(parse("[host.\"https://a\".header]\nx = \"a\\nb\"\n").ok());
+}
+
+TEST_CASE("hosts: who may not pull is not asked; certificates lie about as Docker has them") {
+    const TempDir dir;
+    REQUIRE(make_directories(dir / "push.example").ok());
+    REQUIRE(write_file(dir / "push.example/hosts.toml",
+                       "server = \"https://s\"\n[host.\"https://m\"]\ncapabilities=[\"push\"]\n")
+                .ok());
+    REQUIRE(make_directories(dir / "docker.example:5000").ok());
+    for (const char* name : {"b.crt", "me.cert", "me.key"}) {
+        REQUIRE(write_file(dir / "docker.example:5000/" + name, "").ok());
+    }
+    const RegistryHosts hosts(dir.path(), {});
+    REQUIRE(hosts.endpoints("push.example")->size() == 1);
+    CHECK(hosts.endpoints("push.example")->at(0).url == "https://s");
+    CHECK(hosts.endpoints("push.example")->at(0).last);
+    const auto docker = hosts.endpoints("docker.example:5000");
+    REQUIRE(docker->size() == 1);
+    CHECK(docker->at(0).url == "https://docker.example:5000");
+    CHECK(docker->at(0).tls.ca.size() == 1);
+    REQUIRE(docker->at(0).tls.client.size() == 1);
+    CHECK(docker->at(0).tls.client[0].second == dir / "docker.example:5000/me.key");
 }
 
 TEST_CASE("hosts: the file of a host is read from its directory, else the default's") {

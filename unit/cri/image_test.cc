@@ -4,7 +4,8 @@
 #include "cri/containers/user.h"
 #include "cri/images/image_config.h"
 #include "cri/images/manifest.h"
-#include "cri/images/registry.h"
+#include "cri/images/auth.h"
+#include "cri/images/http.h"
 #include "unit/cri/temp_dir.h"
 
 using namespace moat::cri;
@@ -55,7 +56,7 @@ TEST_CASE("manifest: kinds are told apart, and a text that is both is refused") 
     CHECK_FALSE(parse_manifest("[]", "").ok());
 }
 
-TEST_CASE("manifest list: this machine's entry, the plain variant first") {
+TEST_CASE("manifest list: this machine's entry, the newest that the CPU has") {
     Index index;
     const auto add = [&](const char* os, const std::string& architecture, const char* variant,
                          char digest) {
@@ -67,10 +68,37 @@ TEST_CASE("manifest list: this machine's entry, the plain variant first") {
     const auto none = choose_platform(index);
     REQUIRE_FALSE(none.ok());
     CHECK(contains(none.error().message(), "linux/riscv64"));
+    const auto chosen = [&](int level) { return choose_platform(index, level)->digest[7]; };
     add("linux", host_architecture(), "v3", 'c');
-    CHECK(choose_platform(index)->digest == "sha256:" + std::string(64, 'c'));
+    CHECK_FALSE(choose_platform(index, 2).ok());
+    CHECK(chosen(3) == 'c');
     add("linux", host_architecture(), "", 'd');
-    CHECK(choose_platform(index)->digest == "sha256:" + std::string(64, 'd'));
+    add("linux", host_architecture(), "v2", 'e');
+    add("linux", host_architecture(), "v9000", 'f');
+    CHECK(chosen(1) == 'd');
+    CHECK(chosen(2) == 'e');
+    CHECK(chosen(4) == 'c');
+}
+
+TEST_CASE("manifest: layers and configurations of other kinds are refused by their name") {
+    const auto parse = [](const std::string& config, const std::string& layer) {
+        const std::string rest = R"(","digest":"sha256:)" + std::string(64, 'b') + R"(","size":7})";
+        return parse_manifest(R"({"schemaVersion":2,"config":{"mediaType":")" + config + rest +
+                                  R"(,"layers":[{"mediaType":")" + layer + rest + "]}",
+                              "");
+    };
+    const std::string config = "application/vnd.oci.image.config.v1+json";
+    CHECK(parse(config, "application/vnd.oci.image.layer.v1.tar+zstd").ok());
+    for (const std::string layer :
+         {"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+          "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", "text/plain"}) {
+        const auto refused = parse(config, layer);
+        REQUIRE_FALSE(refused.ok());
+        CHECK(refused.error().code() == EOPNOTSUPP);
+        CHECK(contains(refused.error().message(), layer));
+    }
+    const std::string chart = "application/vnd.cncf.helm.config.v1+json";
+    CHECK(contains(message_of(parse(chart, "")), chart));
 }
 
 TEST_CASE("registry: challenges are taken apart in any order") {
@@ -83,6 +111,16 @@ TEST_CASE("registry: challenges are taken apart in any order") {
     CHECK(parse_challenge("Basic realm=x").scheme == "basic");
     CHECK(parse_challenge("").scheme.empty());
     CHECK(parse_challenge("Bearer realm=\"unterminated").realm == "unterminated");
+}
+
+TEST_CASE("http: origins and redirects") {
+    CHECK(url_origin("HTTPS://A.example/x?y") == "https://a.example:443");
+    CHECK(url_origin("http://a:80/") == url_origin("http://A"));
+    CHECK(url_origin("http://a:81/") != url_origin("http://a"));
+    CHECK(url_resolve("http://a/b/c?d", "/e").value_or("") == "http://a/e");
+    CHECK(url_resolve("http://a/b/c", "https://x/y").value_or("") == "https://x/y");
+    CHECK(url_without_query("http://a/b?secret") == "http://a/b");
+    CHECK(HttpClient::encode("a b:c/~") == "a%20b%3Ac%2F~");
 }
 
 namespace {

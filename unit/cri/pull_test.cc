@@ -132,7 +132,7 @@ struct Store {
     ImagePuller puller;
 
     explicit Store(std::vector<std::string> mirrors = {})
-        : puller(images, RegistryHosts("", mirrors)) {
+        : puller(images, RegistryHosts("", mirrors), PullLimits{.retry_base_ms = 5}) {
         REQUIRE(images.open().ok());
     }
     Result<std::string> pull(const std::string& name, const RegistryAuth& auth = {}) {
@@ -292,7 +292,7 @@ TEST_CASE("pull: a token is fetched, and a redirect does not get it") {
     registry.wants_token = true;
     registry.redirect_blobs = true;
     Store store;
-    const auto id = store.pull(registry.host() + "/my/app:1", {"user", "pass", ""});
+    const auto id = store.pull(registry.host() + "/my/app:1", {.username = "user", .password = "pass"});
     REQUIRE_MESSAGE(id.ok(), message_of(id));
     CHECK(registry.token_scope == "repository:my/app:pull");
     CHECK(registry.token_login == "Basic dXNlcjpwYXNz");
