@@ -71,9 +71,16 @@ struct Mounts {
 /// Reads the text of a mountinfo file (proc(5)); binds of parts of a hierarchy are passed over.
 Mounts parse_mountinfo(const std::string& text);
 
-/// The machine's cgroups. Stateless; safe to share between threads.
 inline constexpr int kFreezeWaitMs = 30;
 
+/// Limits that are set. Unless keep() is called, the old ones come back when it ends.
+class LimitChange {
+  public:
+    virtual ~LimitChange() = default;
+    virtual void keep() = 0;
+};
+
+/// The machine's cgroups. Stateless; safe to share between threads.
 class Manager {
   public:
     virtual ~Manager() = default;
@@ -87,7 +94,12 @@ class Manager {
     /// Makes the cgroup and its missing parents in every hierarchy. Existing ones are success.
     virtual Status make(const std::string& path) const = 0;
     /// All or nothing: on an error what was set already gets its old value back.
-    virtual Status set_limits(const std::string& path, const Limits& limits) const = 0;
+    virtual Result<std::unique_ptr<LimitChange>> change_limits(const std::string& path,
+                                                               const Limits& limits) const = 0;
+    Status set_limits(const std::string& path, const Limits& limits) const {
+        TRY(change_limits(path, limits))->keep();
+        return {};
+    }
     virtual Result<Statistics> statistics(const std::string& path) const = 0;
     virtual Result<std::vector<JoinFd>> open_join(const std::string& path) const = 0;
     /// The file whose line "oom_kill N" counts the cgroup's processes that the kernel killed for

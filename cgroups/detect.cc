@@ -53,12 +53,13 @@ class NoCgroups final : public Manager {
     std::vector<std::string> missing(const std::string&) const override { return {}; }
     std::vector<std::string> directories(const std::string&) const override { return {}; }
     Status make(const std::string&) const override { return {}; }
-    Status set_limits(const std::string&, const Limits& limits) const override {
+    Result<std::unique_ptr<LimitChange>> change_limits(const std::string&,
+                                                       const Limits& limits) const override {
         if (limits.memory_bytes.value_or(-1) > 0 || limits.cpu_quota_us.value_or(-1) > 0 ||
             limits.pids.value_or(-1) > 0) {
             return none("set limits");
         }
-        return {};
+        return std::unique_ptr<LimitChange>(std::make_unique<FileChanges>());
     }
     Result<Statistics> statistics(const std::string&) const override {
         return none("read statistics");

@@ -23,16 +23,16 @@ std::vector<std::string> huge_page_sizes(const std::string& directory, const std
 /// EINVAL for a page size that could not be part of a file's name.
 Status check_page_sizes(const Limits& limits);
 
-/// Writes control files of one cgroup and, unless commit() is called, puts their old content back
+/// Writes control files of one cgroup and, unless keep() is called, puts their old content back
 /// when it ends, the last one first: what held together before holds together on the way back.
-class FileChanges {
+class FileChanges final : public LimitChange {
   public:
     FileChanges() = default;
     FileChanges(const FileChanges&) = delete;
     FileChanges& operator=(const FileChanges&) = delete;
-    ~FileChanges();
+    ~FileChanges() override;
     Status write(const std::string& path, const std::string& value);
-    void commit() { old_.clear(); }
+    void keep() override { old_.clear(); }
 
   private:
     struct Old {

@@ -57,8 +57,10 @@ class V1 final : public Manager {
         return {};
     }
 
-    Status set_limits(const std::string& path, const Limits& limits) const override {
-        FileChanges changes;
+    Result<std::unique_ptr<LimitChange>> change_limits(const std::string& path,
+                                                       const Limits& limits) const override {
+        auto pending = std::make_unique<FileChanges>();
+        FileChanges& changes = *pending;
         TRY(check_page_sizes(limits));
         if (limits.memory_bytes || limits.memory_swap_bytes) {
             TRY(set_memory(path, limits, changes));
@@ -106,8 +108,7 @@ class V1 final : public Manager {
             return Error(EINVAL,
                          "set limits: unified resources need cgroup v2, this machine has v1");
         }
-        changes.commit();
-        return {};
+        return std::unique_ptr<LimitChange>(std::move(pending));
     }
 
     Result<Statistics> statistics(const std::string& path) const override {

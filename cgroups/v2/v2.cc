@@ -37,9 +37,11 @@ class V2 final : public Manager {
         return {};
     }
 
-    Status set_limits(const std::string& path, const Limits& limits) const override {
+    Result<std::unique_ptr<LimitChange>> change_limits(const std::string& path,
+                                                       const Limits& limits) const override {
         const std::string d = mount_point_ + path + "/";
-        FileChanges changes;
+        auto pending = std::make_unique<FileChanges>();
+        FileChanges& changes = *pending;
         TRY(check_page_sizes(limits));
         if (limits.memory_bytes && *limits.memory_bytes != 0) {
             TRY(make_room(d, *limits.memory_bytes));
@@ -88,8 +90,7 @@ class V2 final : public Manager {
             }
             TRY(changes.write(d + file, value));
         }
-        changes.commit();
-        return {};
+        return std::unique_ptr<LimitChange>(std::move(pending));
     }
 
     Result<Statistics> statistics(const std::string& path) const override {

@@ -188,6 +188,7 @@ Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds) {
                                     ? pod_pids_
                                     : make_ref<PidNamespace>(1);
     auto container = make_ref<Container>(std::move(plan), std::move(pids), std::move(zygote));
+    container->set_oom_count(take_fd(fds, "oom_count"));
     auto mounts = build_container_mounts(*container, take_fd(fds, "gofer"));
     if (!mounts.ok()) {
         return mounts.error();
@@ -374,12 +375,16 @@ void Sandbox::post_event_locked(Event event) {
 // Called by whichever thread ended the process, with no lock of the kernel's held.
 void Sandbox::job_ended(const std::string& id, const std::string& exec_id, int wait_status) {
     RefPtr<HostConsole> console;
-    const control::ExitStatus status = exit_status_of(wait_status);
+    control::ExitStatus status = exit_status_of(wait_status);
     {
         const std::lock_guard lock(mu_);
         const auto job = find_job_locked(id, exec_id);
         if (!job.ok()) {
             return;  // ended before create_container() was through: its error tells
+        }
+        // One that took the loss of a process to the kernel's OOM killer in its stride ended well.
+        if (exec_id.empty() && status.shell_code() != 0) {
+            status.oom_killed = (*find_locked(id))->container->oom_kills() > 0;
         }
         (*job)->exit = status;
         console = (*job)->console;
@@ -671,9 +676,9 @@ Outcome<> Sandbox::reopen_log(const std::string& id, ScopedFd log) {
     return {};
 }
 
-Outcome<> Sandbox::set_pids_limit(const std::string& id, uint64_t limit) {
+Outcome<> Sandbox::change_limits(const std::string& id, const control::ShownLimits& limits) {
     const std::lock_guard lock(mu_);
-    TRY(find_locked(id))->container->set_pids_limit(limit);
+    TRY(find_locked(id))->container->change_limits(limits);
     return {};
 }
 

@@ -86,7 +86,7 @@ class Sandbox {
     Outcome<> resize(const std::string& id, const std::string& exec_id, uint16_t rows,
                      uint16_t columns);
     Outcome<> reopen_log(const std::string& id, ScopedFd log);
-    Outcome<> set_pids_limit(const std::string& id, uint64_t limit);
+    Outcome<> change_limits(const std::string& id, const control::ShownLimits& limits);
     /// Kills what runs, waits for its end and forgets it.
     Outcome<> destroy(const std::string& id);
     std::string stacks();

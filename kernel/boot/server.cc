@@ -10,6 +10,7 @@
 
 #include "kernel/base/log.h"
 #include "kernel/control/messages.h"
+#include "kernel/fs/proc/machine.h"
 #include "kernel/strace/strace.h"
 
 namespace moat::kernel {
@@ -200,8 +201,15 @@ class Connection {
             return answer(sandbox_.reopen_log(id, std::move(it->second)));
         }
         if (method == "update") {
-            return answer(sandbox_.set_pids_limit(
-                id, static_cast<uint64_t>(control::get_int(body, "pids_limit"))));
+            const auto limits = body.contains("limits")
+                                    ? control::shown_limits_from_json(body["limits"])
+                                    : Errno(EBADMSG);
+            return limits.ok() ? answer(sandbox_.change_limits(id, *limits))
+                               : refusal(malformed("update: malformed limits"));
+        }
+        if (method == "update_sandbox") {
+            set_machine_memory(static_cast<uint64_t>(control::get_int(body, "memory_bytes")));
+            return {{"ok", true}};
         }
         if (method == "destroy") {
             return answer(sandbox_.destroy(id));

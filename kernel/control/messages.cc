@@ -55,6 +55,13 @@ class Reader {
             read_value(*v, out);
         }
     }
+    template <typename T>
+    void read(const char* key, std::optional<T>& out) {
+        if (find(key) != nullptr) {
+            out.emplace();
+            read(key, *out);
+        }
+    }
     template <typename E, size_t N>
     void read_enum(const char* key, const EnumName<E> (&table)[N], E& out) {
         const Json* v = find(key);
@@ -334,8 +341,24 @@ Json to_json(const ContainerPlan& plan) {
             {"masked_paths", plan.masked_paths},
             {"readonly_paths", plan.readonly_paths},
             {"pid_namespace", name_of(kPidNamespaces, plan.pid_namespace)},
-            {"pids_limit", plan.pids_limit},
+            {"limits", to_json(plan.limits)},
             {"process", to_json(plan.process)}};
+}
+
+Json to_json(const ShownLimits& limits) {
+    Json json = Json::object();
+    const auto put = [&](const char* key, const auto& value) {
+        if (value) {
+            json[key] = *value;
+        }
+    };
+    put("memory_bytes", limits.memory_bytes);
+    put("cpu_quota_us", limits.cpu_quota_us);
+    put("cpu_period_us", limits.cpu_period_us);
+    put("cpu_weight", limits.cpu_weight);
+    put("cpus", limits.cpus);
+    put("pids", limits.pids);
+    return json;
 }
 
 Json to_json(const ExitStatus& status) {
@@ -395,6 +418,18 @@ Result<ProcessPlan> process_plan_from_json(const Json& json) {
     return r.finish(std::move(plan));
 }
 
+Result<ShownLimits> shown_limits_from_json(const Json& json) {
+    Reader r(json);
+    ShownLimits limits;
+    r.read("memory_bytes", limits.memory_bytes);
+    r.read("cpu_quota_us", limits.cpu_quota_us);
+    r.read("cpu_period_us", limits.cpu_period_us);
+    r.read("cpu_weight", limits.cpu_weight);
+    r.read("cpus", limits.cpus);
+    r.read("pids", limits.pids);
+    return r.finish(std::move(limits));
+}
+
 Result<ContainerPlan> container_plan_from_json(const Json& json) {
     Reader r(json);
     ContainerPlan plan;
@@ -405,7 +440,7 @@ Result<ContainerPlan> container_plan_from_json(const Json& json) {
     r.read("masked_paths", plan.masked_paths);
     r.read("readonly_paths", plan.readonly_paths);
     r.read_enum("pid_namespace", kPidNamespaces, plan.pid_namespace);
-    r.read("pids_limit", plan.pids_limit);
+    r.read_object("limits", plan.limits, shown_limits_from_json);
     r.read_object("process", plan.process, process_plan_from_json);
     return r.finish(std::move(plan));
 }

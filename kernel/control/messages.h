@@ -13,7 +13,8 @@
 // clang-format off
 // method            fields                                      answer
 // boot              plan: SandboxPlan, fds: exit_status?        {}  (the sentry is confined and ready)
-// create_container  plan: ContainerPlan, fds: gofer, stdin, ... {}
+// create_container  plan: ContainerPlan, fds: gofer, stdin, ... {}  (oom_count?: the file whose "oom_kill N"
+//                                                                   counts the container's victims)
 // start             id                                          {pid}  (guest pid of the init)
 // exec              id, process: ProcessPlan, fds               {exec_id, pid}
 // signal            id, signal, all, exec_id?, init_default?    {}  (ESRCH: not running)
@@ -27,7 +28,8 @@
 // pause, resume     id                                          {}
 // resize            id, exec_id?, rows, columns                 {}
 // reopen_log        id, fds: log                                {}
-// update            id, pids_limit                              {}
+// update            id, limits: ShownLimits                     {}
+// update_sandbox    memory_bytes                                {}
 // destroy           id                                          {}  (kills, waits, forgets)
 // events            -                                           a stream of {event, id, exec_id?, exit?};
 //                                                               event: started, exited, oom
@@ -79,12 +81,14 @@ Result<ContainerState> container_state_from_name(std::string_view name);
 Json to_json(const SandboxPlan& plan);
 Json to_json(const ContainerPlan& plan);
 Json to_json(const ProcessPlan& plan);
+Json to_json(const ShownLimits& limits);
 Json to_json(const ExitStatus& status);
 Json to_json(const ProcessInfo& info);
 /// EBADMSG where a field has the wrong type or an unknown value.
 Result<SandboxPlan> sandbox_plan_from_json(const Json& json);
 Result<ContainerPlan> container_plan_from_json(const Json& json);
 Result<ProcessPlan> process_plan_from_json(const Json& json);
+Result<ShownLimits> shown_limits_from_json(const Json& json);
 Result<ExitStatus> exit_status_from_json(const Json& json);
 Result<ProcessInfo> process_info_from_json(const Json& json);
 

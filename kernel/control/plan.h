@@ -97,6 +97,19 @@ struct RootPlan {
 
 enum class PidNamespace : uint8_t { kContainer, kPod };
 
+/// What the host's cgroups hold a container to, for its guests to see. A field without a value: not
+/// said, as it was.
+struct ShownLimits {
+    std::optional<uint64_t> memory_bytes;  ///< 0: none
+    std::optional<uint64_t> cpu_quota_us;  ///< of each period; 0: none
+    std::optional<uint64_t> cpu_period_us;
+    std::optional<uint64_t> cpu_weight;  ///< v2's unit
+    std::optional<std::string> cpus;     ///< a list as in cpuset(7); empty: all
+    /// Most guest tasks at once; 0: no limit. The sentry holds it: the cgroup's own limit is set
+    /// higher, because clean processes and service threads of the platform count there too.
+    std::optional<uint64_t> pids;
+};
+
 struct ContainerPlan {
     std::string id;
     std::string hostname;  ///< empty: the sandbox's
@@ -105,9 +118,7 @@ struct ContainerPlan {
     std::vector<std::string> masked_paths;
     std::vector<std::string> readonly_paths;
     PidNamespace pid_namespace = PidNamespace::kContainer;
-    /// Most guest tasks at once; 0: no limit. The cgroup's own limit is set higher, because clean
-    /// processes and service threads of the platform count there too.
-    uint64_t pids_limit = 0;
+    ShownLimits limits;
     ProcessPlan process;
 };
 

@@ -59,7 +59,7 @@ Status sys_setdomainname(Task& task, GuestAddr name, int32_t length) {
 }
 
 Status sys_sysinfo(Task& task, UserPtr<struct sysinfo> info) {
-    const MemoryView memory = memory_view(task.pid_namespace());
+    const MemoryView memory = memory_view(task.pid_namespace(), task.container());
     struct sysinfo s {};
     s.uptime = (uptime_ns() + 999'999'999) / 1'000'000'000;  // rounded up, as on Linux
     s.totalram = memory.total;

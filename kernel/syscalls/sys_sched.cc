@@ -9,6 +9,8 @@
 #include <functional>
 
 #include "kernel/fs/proc/machine.h"
+#include "kernel/fs/proc/task_view.h"
+#include "kernel/task/container.h"
 #include "kernel/syscalls/handlers_misc.h"
 #include "kernel/syscalls/syscall.h"
 #include "kernel/task/task.h"
@@ -244,8 +246,7 @@ Status sys_sched_setaffinity(Task& task, int32_t pid, uint32_t size, GuestAddr m
     if (!may_change(task, *target)) {
         return Errno(EPERM);
     }
-    const uint32_t cpus = machine().cpus;
-    wanted &= cpus >= 64 ? ~0ull : (1ull << cpus) - 1;
+    wanted &= visible_cpus(target->container());
     if (wanted == 0) {
         return Errno(EINVAL);
     }
@@ -261,8 +262,9 @@ Result<int64_t> sys_sched_getaffinity(Task& task, int32_t pid, uint32_t size, Gu
     const auto target = TRY(find_target(task, pid));
     const size_t words = (cpus + 63) / 64;
     std::vector<uint64_t> shown(words, 0);
+    const uint64_t allowed = allowed_cpus(*target);
     for (uint32_t cpu = 0; cpu < cpus; cpu++) {
-        if (cpu >= 64 || (target->scheduling.affinity >> cpu & 1) != 0) {
+        if (cpu >= 64 || (allowed >> cpu & 1) != 0) {
             shown[cpu / 64] |= 1ull << cpu % 64;
         }
     }

@@ -9,6 +9,7 @@
 #include "kernel/base/mutex.h"
 #include "kernel/base/ref_ptr.h"
 #include "kernel/base/result.h"
+#include "kernel/base/scoped_fd.h"
 #include "kernel/control/plan.h"
 #include "kernel/platform/host_process.h"
 
@@ -45,7 +46,18 @@ class Container final : public RefCounted {
     void release_task() { tasks_.fetch_sub(1, std::memory_order_relaxed); }
     uint64_t task_count() const { return tasks_.load(std::memory_order_relaxed); }
     uint64_t pids_limit() const { return pids_limit_.load(std::memory_order_relaxed); }
-    void set_pids_limit(uint64_t limit) { pids_limit_.store(limit, std::memory_order_relaxed); }
+
+    /// What its guests are told of the host's limits; every field has a value.
+    control::ShownLimits limits() const;
+    void change_limits(const control::ShownLimits& changes);
+    /// The CPUs that its guests may ask for, bit N being CPU N; those from 64 on are not told apart.
+    uint64_t cpu_mask() const { return cpu_mask_.load(std::memory_order_relaxed); }
+
+    /// How many of its processes the host has killed for want of memory. The host counts before it
+    /// kills, so whoever has seen the death sees it counted. 0 without a memory controller.
+    uint64_t oom_kills() const;
+    /// Before any process of it runs.
+    void set_oom_count(ScopedFd file) { oom_count_ = std::move(file); }
 
     /// The first process; orphans become its children. Null before start and after its end.
     RefPtr<ThreadGroup> init() const;
@@ -57,11 +69,14 @@ class Container final : public RefCounted {
     const RefPtr<platform::HostProcess> zygote_;
     std::atomic<uint64_t> tasks_{0};
     std::atomic<uint64_t> pids_limit_;
+    std::atomic<uint64_t> cpu_mask_{~0ull};
+    ScopedFd oom_count_;  // immutable once processes run
     mutable Mutex<LockRank::kFsContext> mu_;
     RefPtr<MountNamespace> mounts_ GUARDED_BY(mu_);
     std::string hostname_ GUARDED_BY(mu_);
     std::string domainname_ GUARDED_BY(mu_) = "(none)";
     RefPtr<ThreadGroup> init_ GUARDED_BY(mu_);
+    control::ShownLimits limits_ GUARDED_BY(mu_);
 };
 
 }  // namespace moat::kernel

@@ -8,6 +8,13 @@
 
 namespace moat::runtime {
 
+namespace {
+
+/// A sentry that does not answer must not hold up who changes limits.
+constexpr int kUpdateTimeoutMs = 10000;
+
+}  // namespace
+
 Status SentryRuntime::start(const std::string& id) {
     const std::string step = "start " + id;
     // Locked: start and delete of one container do not interleave.
@@ -113,16 +120,25 @@ Status SentryRuntime::update(const std::string& id, const Resources& resources) 
     const Record record = TRY_STEP(step, directory.load());
     const auto* manager = TRY_STEP(step, impl_->manager());
     cgroups::Limits limits = limits_of(resources);
-    if (!record.has_container) {
-        TRY_STEP(step, manager->set_limits(record.pod_cgroup, limits));
-        return {};
-    }
+    const control::ShownLimits told = shown(limits);
     if (limits.pids) {
-        const int64_t guest = *limits.pids > 0 ? *limits.pids : 0;
-        TRY_STEP(step, impl_->call(id, "update", {{"pids_limit", guest}}));
-        limits.pids = guest > 0 ? guest * 3 + 64 : -1;  // see create()
+        limits.pids = host_pids(*limits.pids);
     }
-    TRY_STEP(step, manager->set_limits(record.container_cgroup, limits));
+    const auto change = TRY_STEP(
+        step, manager->change_limits(
+                  record.has_container ? record.container_cgroup : record.pod_cgroup, limits));
+    auto client = TRY_STEP(step, impl_->connect(record.sandbox_id));
+    if (record.has_container) {
+        TRY_STEP(step, client.call("update", {{"id", id}, {"limits", control::to_json(told)}}, {},
+                                   kUpdateTimeoutMs));
+    } else if (told.memory_bytes) {
+        TRY_STEP(step, client.call("update_sandbox", {{"memory_bytes", *told.memory_bytes}}, {},
+                                   kUpdateTimeoutMs));
+    }
+    change->keep();
+    if (resources.oom_score_adj && record.has_container) {
+        set_oom_score(*manager, record.container_cgroup, *resources.oom_score_adj);
+    }
     return {};
 }
 

@@ -106,9 +106,7 @@ struct Create {
         if (pid == nullptr || !pid->path.empty()) {
             plan.pid_namespace = control::PidNamespace::kPod;
         }
-        if (spec.limits.pids.value_or(0) > 0) {
-            plan.pids_limit = *spec.limits.pids;
-        }
+        plan.limits = shown(spec.limits);
         plan.process = plan_process(spec.process);
         return plan;
     }
@@ -141,13 +139,13 @@ struct Create {
         TRY_STEP("make the container's cgroup", manager->make(record.container_cgroup));
         cgroups::Limits limits = spec.limits;
         if (limits.pids.value_or(0) > 0) {
-            // Each guest task is a host task; the platform's clean processes and service threads
-            // count there too. The sentry holds the exact limit.
-            limits.pids = *limits.pids * 3 + 64;
+            limits.pids = host_pids(*limits.pids);
         }
         TRY_STEP("limit the container", manager->set_limits(record.container_cgroup, limits));
         const auto cgroup_fds =
             TRY_STEP("open the container's cgroup", manager->open_join(record.container_cgroup));
+        const ScopedFd oom_count = TRY_STEP("open the container's cgroup",
+                                            manager->open_oom_count(record.container_cgroup));
 
         // A sandbox of one container: the sentry's first guest process joins, and the others are its
         // children. In a pod each container's are moved there.
@@ -176,6 +174,9 @@ struct Create {
         }
         auto fds = TRY(plan_stdio(stdio, plan.process));
         fds.push_back({"gofer", gofer.get()});
+        if (oom_count) {
+            fds.push_back({"oom_count", oom_count.get()});
+        }
         for (const auto& join : cgroup_fds) {
             if (!alone) {
                 fds.push_back({"cgroup:" + join.name, join.fd.get()});
@@ -191,6 +192,8 @@ struct Create {
         }
         TRY(run_create_hooks());
         TRY(create_in_sentry(plan, fds));
+        set_oom_score(*manager, record.container_cgroup, 
+                      spec.process.oom_score_adj.value_or(own_oom_score()));
         record.complete = true;
         TRY(launch.directory.save(record));
         if (!config.pid_file.empty()) {

@@ -87,6 +87,15 @@ control::ProcessPlan plan_process(const SpecProcess& process);
 /// Says in `plan` where the streams go and names the descriptors that must travel with it.
 Result<std::vector<NamedFd>> plan_stdio(const Stdio& stdio, control::ProcessPlan& plan);
 cgroups::Limits limits_of(const Resources& resources);
+/// The same for guests' eyes. Limits that say nothing change nothing.
+control::ShownLimits shown(const cgroups::Limits& limits);
+/// What the host's cgroup gets for so many guest tasks (see the README); -1 for no limit.
+int64_t host_pids(int64_t guest_pids);
+/// Sets /proc/PID/oom_score_adj of all that runs in the cgroup, and so of all that it will ever
+/// start. As far as the host lets us: it lowers nothing without CAP_SYS_RESOURCE.
+void set_oom_score(const cgroups::Manager& manager, const std::string& cgroup, int value);
+/// The caller's own, which a container has that asks for none.
+int own_oom_score();
 /// OCI's state object.
 std::string oci_state_json(const ContainerInfo& info);
 int64_t now_ns();

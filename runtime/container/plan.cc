@@ -1,5 +1,13 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
+#include <unistd.h>
 
+#include <algorithm>
+
+#include "kernel/base/log.h"
 #include "runtime/container/impl.h"
 #include "runtime/spec/fields.h"
 
@@ -75,6 +83,73 @@ cgroups::Limits limits_of(const Resources& r) {
     limits.huge_pages = r.huge_pages;
     limits.unified = r.unified;
     return limits;
+}
+
+control::ShownLimits shown(const cgroups::Limits& limits) {
+    control::ShownLimits out;
+    const auto positive = [](int64_t value) { return static_cast<uint64_t>(std::max<int64_t>(value, 0)); };
+    if (limits.memory_bytes && *limits.memory_bytes != 0) {
+        out.memory_bytes = positive(*limits.memory_bytes);
+    }
+    if (limits.cpu_quota_us && *limits.cpu_quota_us != 0) {
+        out.cpu_quota_us = positive(*limits.cpu_quota_us);
+    }
+    if (limits.cpu_period_us && *limits.cpu_period_us != 0) {
+        out.cpu_period_us = *limits.cpu_period_us;
+    }
+    if (limits.cpu_shares && *limits.cpu_shares != 0) {
+        out.cpu_weight = cgroups::weight_from_shares(*limits.cpu_shares);
+    }
+    if (limits.cpuset_cpus && !limits.cpuset_cpus->empty()) {
+        out.cpus = limits.cpuset_cpus;
+    }
+    if (limits.pids) {
+        out.pids = positive(*limits.pids);
+    }
+    return out;
+}
+
+int64_t host_pids(int64_t guest_pids) {
+    // Each guest task is a host task; the platform's clean processes and service threads count there
+    // too. The sentry holds the exact limit.
+    return guest_pids > 0 ? guest_pids * 3 + 64 : -1;
+}
+
+int own_oom_score() {
+    const ScopedFd fd(::open("/proc/self/oom_score_adj", O_RDONLY | O_CLOEXEC));
+    char text[16] = "0";
+    const ssize_t n = fd ? ::read(fd.get(), text, sizeof text - 1) : -1;
+    text[n > 0 ? n : 1] = '\0';
+    return atoi(text);
+}
+
+void set_oom_score(const cgroups::Manager& manager, const std::string& cgroup, int value) {
+    const std::string text = std::to_string(value);
+    // A child that is being forked just now has its parent's old value: again until all have it.
+    for (int attempt = 0; attempt < 10; attempt++) {
+        bool again = false;
+        for (const pid_t pid : manager.processes(cgroup)) {
+            const std::string path = "/proc/" + std::to_string(pid) + "/oom_score_adj";
+            const ScopedFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+            char old[16];
+            const ssize_t n = fd ? ::read(fd.get(), old, sizeof old - 1) : -1;
+            if (n <= 0) {
+                continue;  // it has ended
+            }
+            old[n] = '\0';
+            if (atoi(old) == value) {
+                continue;
+            }
+            if (::write(fd.get(), text.data(), text.size()) < 0) {
+                LOG(kDebug, "runtime", "oom_score_adj of %d: %s", pid, strerror(errno));
+                return;
+            }
+            again = true;
+        }
+        if (!again) {
+            return;
+        }
+    }
 }
 
 std::string oci_state_json(const ContainerInfo& info) {

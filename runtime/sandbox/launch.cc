@@ -19,6 +19,10 @@ constexpr uid_t kSentryUser = 65534;
 /// Booting takes milliseconds; a machine that needs longer than this is not going to get there.
 constexpr int kBootTimeoutMs = 30000;
 
+/// As kubelet has it for the processes that pods stand on: when a pod as a whole has used up its
+/// memory, one of its containers goes, not all of them.
+constexpr const char* kHelperOomScore = "-998";
+
 std::vector<int> raw(const std::vector<cgroups::JoinFd>& fds) {
     std::vector<int> out;
     for (const auto& fd : fds) {
@@ -83,6 +87,7 @@ Status start_sentry(Launch& launch, const SentryConfig& config) {
     request.stderr_fd = log.get();
     request.cgroup_fds = raw(join);
     request.empty_root = true;
+    request.oom_score_adj = kHelperOomScore;
     request.uid = kSentryUser;
     request.no_new_privs = true;
     request.raise_nofile = true;
@@ -132,6 +137,7 @@ Result<ScopedFd> start_gofer(Launch& launch, const gofer::GoferPlan& plan,
     request.fds = {its.get(), plan_fd.get()};
     request.stderr_fd = log.get();
     request.cgroup_fds = raw(join);
+    request.oom_score_adj = kHelperOomScore;
     request.raise_nofile = true;
     launch.record.gofer = TRY(spawn(request));
     return ours;

@@ -112,6 +112,12 @@ int child_main(void* arg) {
         }
         ::close(ports);
     }
+    if (r.oom_score_adj != nullptr) {
+        const int s = ::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+        [[maybe_unused]] const ssize_t n =
+            s < 0 ? 0 : ::write(s, r.oom_score_adj, strlen(r.oom_score_adj));
+        ::close(s);
+    }
     const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0) {
         fail(c, "open /dev/null");

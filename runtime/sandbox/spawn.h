@@ -40,6 +40,8 @@ struct SpawnRequest {
     std::optional<uid_t> uid;  ///< also the gid; without capabilities then
     bool no_new_privs = false;
     bool raise_nofile = false;  ///< RLIMIT_NOFILE's soft limit to its hard limit
+    /// Text for /proc/self/oom_score_adj; ignored where the host does not allow it.
+    const char* oom_score_adj = nullptr;
 };
 
 /// Starts a child with one vfork-like clone: our memory is not copied, the calling thread waits

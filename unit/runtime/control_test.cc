@@ -68,7 +68,7 @@ TEST_CASE("control plans: a container's plan survives the way there") {
     plan.id = "web";
     plan.root.read_only = true;
     plan.pid_namespace = PidNamespace::kPod;
-    plan.pids_limit = ~0ull;
+    plan.limits.pids = ~0ull;
     plan.mounts.push_back({"/data", "gofer", "/src", 3, true, true, false, true, {"a", "b"}});
     plan.process.args = {"sh", "-c", "echo"};
     plan.process.capabilities.bounding = 0x1ffffffffffull;
@@ -95,7 +95,7 @@ TEST_CASE("control plans: ill-typed fields and numbers that do not fit are refus
                                                    {"/process/umask", 01000},
                                                    {"/process/args", Json::array({1})},
                                                    {"/process/stdin", "tape"},
-                                                   {"/pids_limit", 1.5}}) {
+                                                   {"/limits/pids", 1.5}}) {
         CAPTURE(path);
         Json bad = good;
         bad[Json::json_pointer(path)] = value;

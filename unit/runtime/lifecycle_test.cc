@@ -178,6 +178,20 @@ TEST_CASE("container alone: create, start, wait, delete; output and exit code co
     CHECK(stats->file_descriptors == 3);
     CHECK(stats->cgroup.ends_with("/one"));
 
+    // Limits change together or not at all, also when it is the sentry that refuses.
+    Resources resources;
+    resources.memory_limit_bytes = 64 << 20;
+    resources.cpu_shares = 300;
+    resources.pids_limit = 20;
+    REQUIRE_OK(w.runtime->update("one", resources));
+    CHECK((*manager)->statistics(pod + "/one")->memory_limit_bytes == 64 << 20);
+    CHECK((*manager)->statistics(pod + "/one")->pids_limit == 20 * 3 + 64);
+    resources.memory_limit_bytes = 128 << 20;
+    resources.pids_limit = 13;
+    CHECK_FALSE(w.runtime->update("one", resources).ok());
+    CHECK((*manager)->statistics(pod + "/one")->memory_limit_bytes == 64 << 20);
+    CHECK((*manager)->statistics(pod + "/one")->pids_limit == 20 * 3 + 64);
+
     CHECK(w.runtime->remove("one").error().code() == EBUSY);
     REQUIRE_OK(w.runtime->start("one"));
     const auto exit = w.runtime->wait("one");

@@ -33,8 +33,15 @@ CgroupFigures figures_of(const Container& container) {
         return source(container);
     }
     CgroupFigures f;
-    f.memory_max = machine().memory_bytes;
-    f.memory_current = memory_view(container.pid_namespace()).resident;
+    const control::ShownLimits limits = container.limits();
+    // The pod's limit is that of a cgroup above, which is out of sight: it shows here.
+    const MemoryView memory = memory_view(container.pid_namespace(), container);
+    f.memory_max = memory.total;
+    f.memory_current = memory.resident;
+    f.cpu_quota_us = *limits.cpu_quota_us;
+    f.cpu_period_us = *limits.cpu_period_us;
+    f.cpu_weight = *limits.cpu_weight;
+    f.oom_kills = container.oom_kills();
     f.pids_max = container.pids_limit();
     f.pids_current = container.task_count();
     for (const auto& group : container.pid_namespace().groups()) {
@@ -58,7 +65,7 @@ TextSource about(F text) {
 Result<RefPtr<FileSystem>> make_cgroup2(const FileSystemRequest&) {
     auto fs = make_ref<SyntheticFileSystem>("cgroup2", CGROUP2_SUPER_MAGIC);
     auto root = make_ref<StaticDirectory>(*fs);
-    root->text("cgroup.controllers", "cpu memory pids\n");
+    root->text("cgroup.controllers", "cpuset cpu memory pids\n");
     root->text("cgroup.subtree_control", "");
     root->text("cgroup.type", "domain\n");
     root->text("cgroup.events", "populated 1\nfrozen 0\n");
@@ -98,14 +105,25 @@ Result<RefPtr<FileSystem>> make_cgroup2(const FileSystemRequest&) {
                    return format_text("anon %llu\nfile 0\ninactive_file 0\n",
                                       static_cast<ull>(f.memory_current));
                }));
-    root->text("memory.events", "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\n");
+    root->text("memory.events", about([](const CgroupFigures& f) {
+                   return format_text("low 0\nhigh 0\nmax 0\noom %llu\noom_kill %llu\n",
+                                      static_cast<ull>(f.oom_kills), static_cast<ull>(f.oom_kills));
+               }));
     root->text("cpu.max", about([](const CgroupFigures& f) {
                    return f.cpu_quota_us == 0
                               ? format_text("max %llu\n", static_cast<ull>(f.cpu_period_us))
                               : format_text("%llu %llu\n", static_cast<ull>(f.cpu_quota_us),
                                             static_cast<ull>(f.cpu_period_us));
                }));
-    root->text("cpu.weight", "100\n");
+    root->text("cpu.weight", about([](const CgroupFigures& f) {
+                   return format_text("%llu\n", static_cast<ull>(f.cpu_weight));
+               }));
+    root->text("cpuset.cpus", [](Task& task) -> Result<std::string> {
+        return *task.container().limits().cpus + "\n";
+    });
+    root->text("cpuset.cpus.effective", [](Task& task) -> Result<std::string> {
+        return cpu_list(visible_cpus(task.container())) + "\n";
+    });
     root->text("cpu.stat", about([](const CgroupFigures& f) {
                    return format_text("usage_usec %llu\nuser_usec %llu\nsystem_usec 0\n",
                                       static_cast<ull>(f.cpu_usage_us),

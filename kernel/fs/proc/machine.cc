@@ -63,14 +63,18 @@ std::string random_uuid() {
                        b[13], b[14], b[15]);
 }
 
+void set_machine_memory(uint64_t bytes) {
+    const uint64_t memory = host_memory();
+    mutable_machine().memory_bytes = bytes != 0 && memory != 0 ? std::min(bytes, memory)
+                                     : bytes != 0              ? bytes
+                                                               : memory;
+}
+
 void set_up_machine(const control::SandboxPlan& plan, const char* platform) {
     Machine& m = mutable_machine();
     const uint32_t cpus = host_cpus();
-    const uint64_t memory = host_memory();
     m.cpus = plan.cpus != 0 ? std::min(plan.cpus, cpus) : cpus;
-    m.memory_bytes = plan.memory_bytes != 0 && memory != 0 ? std::min(plan.memory_bytes, memory)
-                     : plan.memory_bytes != 0              ? plan.memory_bytes
-                                                           : memory;
+    set_machine_memory(plan.memory_bytes);
     m.boot_monotonic_ns = monotonic_ns();
     m.boot_realtime_ns = realtime_ns();
     m.tsc_khz = tsc_khz();
@@ -80,7 +84,7 @@ void set_up_machine(const control::SandboxPlan& plan, const char* platform) {
 
     kernel_log("%s", kProcVersion);
     kernel_log("moat: a kernel of its own for pod %s, platform %s", plan.id.c_str(), platform);
-    kernel_log("Memory: %lluK available", static_cast<unsigned long long>(m.memory_bytes >> 10));
+    kernel_log("Memory: %lluK available", static_cast<unsigned long long>(m.memory_bytes.load() >> 10));
     kernel_log("smp: %u CPU%s", m.cpus, m.cpus == 1 ? "" : "s");
     kernel_log("moat: network %s",
                plan.network == control::NetworkMode::kHost ? "of the pod" : "loopback only");

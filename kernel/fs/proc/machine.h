@@ -2,6 +2,7 @@
 
 // The machine that guests are shown: how many CPUs and how much memory, as the plan says.
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -14,7 +15,7 @@ inline constexpr int64_t kClockTicksPerSecond = 100;  // USER_HZ
 
 struct Machine {
     uint32_t cpus = 1;
-    uint64_t memory_bytes = 0;
+    std::atomic<uint64_t> memory_bytes{0};  ///< changed by set_machine_memory()
     int64_t boot_monotonic_ns = 0;
     int64_t boot_realtime_ns = 0;
     uint64_t tsc_khz = 0;  ///< 0: unknown
@@ -27,6 +28,8 @@ struct Machine {
 /// word for the first lines of the kernel log, which this writes too.
 void set_up_machine(const control::SandboxPlan& plan, const char* platform);
 const Machine& machine();
+/// The pod may have that much from now on; 0, or more than the host has: the host's.
+void set_machine_memory(uint64_t bytes);
 /// CLOCK_MONOTONIC since the sentry started.
 int64_t uptime_ns();
 /// A random UUID in text (version 4).

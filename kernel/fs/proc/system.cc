@@ -115,8 +115,8 @@ std::string filesystems_text() {
 
 void add_system_files(ProcFileSystem& fs, StaticDirectory& root) {
     const ProcFileSystem* const proc = &fs;
-    root.text("meminfo", [proc](Task&) -> Result<std::string> {
-        return meminfo_text(memory_view(proc->pids()));
+    root.text("meminfo", [proc](Task& reader) -> Result<std::string> {
+        return meminfo_text(memory_view(proc->pids(), reader.container()));
     });
     root.text("stat", [proc](Task&) -> Result<std::string> { return stat_text(proc->pids()); });
     root.text("uptime", [proc](Task&) -> Result<std::string> { return uptime_text(proc->pids()); });
@@ -142,8 +142,8 @@ void add_system_files(ProcFileSystem& fs, StaticDirectory& root) {
         }
         return s + "\n";
     });
-    root.text("vmstat", [proc](Task&) -> Result<std::string> {
-        const MemoryView m = memory_view(proc->pids());
+    root.text("vmstat", [proc](Task& reader) -> Result<std::string> {
+        const MemoryView m = memory_view(proc->pids(), reader.container());
         return format_text("nr_free_pages %llu\nnr_anon_pages %llu\nnr_mapped 0\nnr_file_pages 0\n"
                            "pgpgin 0\npgpgout 0\npswpin 0\npswpout 0\npgfault 0\npgmajfault 0\n"
                            "oom_kill 0\n",

@@ -55,6 +55,8 @@ uint32_t old_device(uint64_t rdev) {
     return (minor(rdev) & 0xff) | (major(rdev) & 0xfff) << 8 | (minor(rdev) & ~0xffu) << 12;
 }
 
+}  // namespace
+
 /// "0-3,5" of the first 64 CPUs.
 std::string cpu_list(uint64_t mask) {
     std::string text;
@@ -74,8 +76,6 @@ std::string cpu_list(uint64_t mask) {
     }
     return text;
 }
-
-}  // namespace
 
 Result<std::string> proc_stat(Task& reader, Task& target) {
     const TaskView v = view_of(target);
@@ -175,9 +175,7 @@ Result<std::string> proc_status(Task&, Task& target) {
                 static_cast<ull>(c.effective), static_cast<ull>(c.bounding),
                 static_cast<ull>(c.ambient));
     append_text(s, "NoNewPrivs:\t%d\nSeccomp:\t0\nSeccomp_filters:\t0\n", c.no_new_privs ? 1 : 0);
-    const uint32_t cpus = machine().cpus;
-    const uint64_t all = cpus >= 64 ? ~0ull : (1ull << cpus) - 1;
-    const uint64_t allowed = target.scheduling.affinity & all;
+    const uint64_t allowed = allowed_cpus(target);
     append_text(s, "Cpus_allowed:\t%llx\nCpus_allowed_list:\t%s\n", static_cast<ull>(allowed),
                 cpu_list(allowed).c_str());
     s += "Mems_allowed:\t1\nMems_allowed_list:\t0\n";

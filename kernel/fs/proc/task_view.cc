@@ -5,6 +5,7 @@
 #include "kernel/fs/fd_table.h"
 #include "kernel/fs/proc/machine.h"
 #include "kernel/fs/tty/tty.h"
+#include "kernel/task/container.h"
 #include "kernel/task/fs_context.h"
 
 namespace moat::kernel {
@@ -24,9 +25,25 @@ uint64_t resident_bytes(Task& task) {
 
 size_t count_tasks(const PidNamespace& pids) { return pids.task_count(); }
 
-MemoryView memory_view(const PidNamespace& pids) {
+uint64_t visible_cpus(const Container& container) {
+    const uint32_t cpus = machine().cpus;
+    const uint64_t all = cpus >= 64 ? ~0ull : (1ull << cpus) - 1;
+    const uint64_t allowed = container.cpu_mask() & all;
+    return allowed != 0 ? allowed : all;
+}
+
+uint64_t allowed_cpus(const Task& task) {
+    const uint64_t visible = visible_cpus(task.container());
+    const uint64_t allowed = task.scheduling.affinity & visible;
+    return allowed != 0 ? allowed : visible;
+}
+
+MemoryView memory_view(const PidNamespace& pids, const Container& container) {
     MemoryView view;
     view.total = machine().memory_bytes;
+    if (const uint64_t own = *container.limits().memory_bytes; own != 0) {
+        view.total = std::min(view.total, own);
+    }
     for (const auto& group : pids.groups()) {
         const auto tasks = TaskTable::tasks_of(*group);
         if (!tasks.empty()) {

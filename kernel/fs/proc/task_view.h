@@ -36,8 +36,15 @@ struct MemoryView {
     uint64_t free = 0;      ///< total less what guests' processes have resident
     uint64_t resident = 0;  ///< of the guests' processes
 };
-/// As a container's processes see it.
-MemoryView memory_view(const PidNamespace& pids);
+/// As a container's processes see it: no more than the container may have.
+MemoryView memory_view(const PidNamespace& pids, const Container& container);
+/// The machine's CPUs that a container's processes may run on, bit N being CPU N, as far as 64 bits
+/// go.
+uint64_t visible_cpus(const Container& container);
+/// Those of them that a task asked for; all, when none of what it asked for is left (cpuset(7)).
+uint64_t allowed_cpus(const Task& task);
+/// "0-2,5".
+std::string cpu_list(uint64_t mask);
 uint64_t resident_bytes(Task& task);
 size_t count_tasks(const PidNamespace& pids);
 

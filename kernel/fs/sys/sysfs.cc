@@ -63,8 +63,10 @@ void add_cpus(StaticDirectory& system) {
     node0->text("cpulist", cpu_range());
     node0->text("cpumap", cpu_mask());
     node0->text("distance", "10\n");
-    node0->text("meminfo", format_text("Node 0 MemTotal:       %llu kB\n",
-                                       static_cast<unsigned long long>(machine().memory_bytes >> 10)));
+    node0->text("meminfo", [](Task&) -> Result<std::string> {
+        return format_text("Node 0 MemTotal:       %llu kB\n",
+                           static_cast<unsigned long long>(machine().memory_bytes >> 10));
+    });
 }
 
 void add_interfaces(StaticDirectory& net) {
