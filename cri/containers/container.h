@@ -38,6 +38,9 @@ struct Container {
     std::condition_variable changed;  ///< notified when record.phase changes
     ContainerRecord record;  ///< guarded by mu; a change is in the database before it is here
     std::shared_ptr<Terminal> terminal;  ///< guarded by mu
+    /// A start is on its way, whose event comes before that of an end; guarded by mu.
+    bool starting = false;
+    bool end_untold = false;  ///< it ended meanwhile; guarded by mu
 
     Container(ContainerRecord container_record,
               std::shared_ptr<const api::ContainerConfig> container_config,

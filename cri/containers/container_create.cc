@@ -11,6 +11,7 @@
 #include "cri/containers/container_manager.h"
 #include "cri/containers/spec.h"
 #include "cri/containers/terminal.h"
+#include "cri/events/container_events.h"
 #include "cri/images/image_store.h"
 #include "cri/pods/pod_files.h"
 #include "cri/pods/pod_manager.h"
@@ -130,6 +131,7 @@ Result<std::string> ContainerManager::create(const std::string& pod_id,
     }
     spdlog::info("container {}: pod {}: {} created", container->id, pod->id,
                  config.metadata().name());
+    events_.publish(pod->id, container->id, ContainerEvent::kCreated);
     return container->id;
 }
 

@@ -6,6 +6,7 @@
 #include "cri/base/files.h"
 #include "cri/base/settings.h"
 #include "cri/containers/terminal.h"
+#include "cri/events/container_events.h"
 #include "cri/pods/pod_manager.h"
 #include "runtime/runtime.h"
 
@@ -24,8 +25,8 @@ constexpr int32_t kExitUnknown = 255;
 }  // namespace
 
 ContainerManager::ContainerManager(const Settings& settings, Database& database,
-                                   ImageStore& images, PodManager& pods)
-    : settings_(settings), store_(database), images_(images), pods_(pods) {}
+                                   ImageStore& images, PodManager& pods, ContainerEvents& events)
+    : settings_(settings), store_(database), images_(images), pods_(pods), events_(events) {}
 
 Status ContainerManager::recover() {
     for (ContainerRecord& record : TRY(store_.all())) {
@@ -86,7 +87,8 @@ Status ContainerManager::change(Container& container, const ContainerRecord& cha
 
 void ContainerManager::set_exited(Container& container, int32_t exit_code, int64_t finished_at_ns,
                                   const std::string& reason, const std::string& message) {
-    const std::lock_guard lock(container.mu);
+    const ContainerEvents::Order order = events_.order();
+    std::unique_lock lock(container.mu);
     if (container.record.phase != ContainerPhase::kCreated &&
         container.record.phase != ContainerPhase::kRunning) {
         return;
@@ -106,8 +108,14 @@ void ContainerManager::set_exited(Container& container, int32_t exit_code, int64
         container.record = changed;
         container.changed.notify_all();
     }
+    const bool tell = !container.starting;
+    container.end_untold = container.starting;
+    lock.unlock();
     spdlog::info("container {}: pod {}: exited, code {}, {}", container.id, container.pod_id,
                  exit_code, reason);
+    if (tell) {
+        events_.publish(order, container.pod_id, container.id, ContainerEvent::kStopped);
+    }
 }
 
 void ContainerManager::exited(const std::string& id, const control::ExitStatus& status) {
@@ -200,14 +208,33 @@ Status ContainerManager::start(const std::string& id) {
         changed.phase = ContainerPhase::kRunning;
         changed.started_at_ns = now_ns();
         TRY(change(*container, changed));
+        container->starting = true;
     }
     if (const Status started = container->runtime.start(container->id); !started.ok()) {
         // 128 and this reason are what kubelet's users know of other runtimes.
         set_exited(*container, 128, 0, "StartError", started.error().message());
+        finish_start(*container, false);
         return host_error(started.error(), "container " + container->id + ": start");
     }
+    finish_start(*container, true);
     spdlog::info("container {}: pod {}: started", container->id, container->pod_id);
     return {};
+}
+
+void ContainerManager::finish_start(Container& container, bool started) {
+    const ContainerEvents::Order order = events_.order();
+    if (started) {
+        events_.publish(order, container.pod_id, container.id, ContainerEvent::kStarted);
+    }
+    bool ended = false;
+    {
+        const std::lock_guard lock(container.mu);
+        container.starting = false;
+        ended = std::exchange(container.end_untold, false);
+    }
+    if (ended) {
+        events_.publish(order, container.pod_id, container.id, ContainerEvent::kStopped);
+    }
 }
 
 Status ContainerManager::stop(const std::string& id, std::chrono::seconds grace) {
@@ -302,6 +329,7 @@ Status ContainerManager::remove_container(const ContainerPtr& container) {
         containers_.erase(container->id);
     }
     spdlog::info("container {}: pod {}: removed", container->id, container->pod_id);
+    events_.publish(container->pod_id, container->id, ContainerEvent::kDeleted);
     return {};
 }
 

@@ -10,6 +10,7 @@
 
 namespace runtime::v1 {
 class ContainerConfig;
+class LinuxContainerResources;
 }
 namespace moat::control {
 struct ExitStatus;
@@ -17,6 +18,7 @@ struct ExitStatus;
 
 namespace moat::cri {
 
+class ContainerEvents;
 class ImageStore;
 class PodManager;
 struct Settings;
@@ -37,7 +39,7 @@ inline constexpr size_t kExecOutputLimit = 16 << 20;
 class ContainerManager {
   public:
     ContainerManager(const Settings& settings, Database& database, ImageStore& images,
-                     PodManager& pods);
+                     PodManager& pods, ContainerEvents& events);
 
     /// Loads the containers; those half made or half removed are removed. Between
     /// PodManager::load() and PodManager::recover().
@@ -54,6 +56,8 @@ class ContainerManager {
     /// ETIMEDOUT after `timeout` (0: never), with the process killed.
     Result<ExecResult> exec_sync(const std::string& id, const std::vector<std::string>& command,
                                  std::chrono::seconds timeout);
+    /// UpdateContainerResources: all of it or nothing. What `changes` does not say stays.
+    Status update(const std::string& id, const api::LinuxContainerResources& changes);
     /// Log rotation: from here on lines go to a new file at the same path.
     Status reopen_log(const std::string& id);
 
@@ -78,6 +82,8 @@ class ContainerManager {
     void set_exited(Container& container, int32_t exit_code, int64_t finished_at_ns,
                     const std::string& reason, const std::string& message);
     void reconcile(Container& container);
+    /// Tells of a start (if it succeeded), and of an end that came before it was told.
+    void finish_start(Container& container, bool started);
     bool wait_for_end(Container& container, std::chrono::milliseconds timeout);
     Result<ContainerRecord> plan(const std::string& pod_id, const api::ContainerConfig& config);
     Status make(Container& container);
@@ -89,6 +95,7 @@ class ContainerManager {
     ContainerStore store_;
     ImageStore& images_;
     PodManager& pods_;
+    ContainerEvents& events_;
 
     std::mutex mu_;
     std::map<std::string, ContainerPtr> containers_;  ///< guarded by mu_

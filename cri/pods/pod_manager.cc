@@ -7,7 +7,9 @@
 #include "cri/base/files.h"
 #include "cri/base/settings.h"
 #include "cri/containers/container_manager.h"
+#include "cri/containers/resources.h"
 #include "cri/containers/spec.h"
+#include "cri/events/container_events.h"
 #include "cri/pods/pod_files.h"
 #include "kernel/base/cleanup.h"
 #include "runtime/runtime.h"
@@ -15,8 +17,12 @@
 namespace moat::cri {
 
 PodManager::PodManager(const Settings& settings, Database& database, const Handlers& handlers,
-                       PodNetworks& networks)
-    : settings_(settings), store_(database), handlers_(handlers), networks_(networks) {}
+                       PodNetworks& networks, ContainerEvents& events)
+    : settings_(settings),
+      store_(database),
+      handlers_(handlers),
+      networks_(networks),
+      events_(events) {}
 
 PodManager::~PodManager() {
     for (const PodPtr& pod : list()) {
@@ -113,7 +119,30 @@ Result<std::string> PodManager::run(const api::PodSandboxConfig& config,
         "pod {}: {}/{} is ready, handler \"{}\", address {}", pod->id, record.name_space,
         record.name, handler,
         pod->snapshot().network.ips.empty() ? "of the node" : pod->snapshot().network.ips.front());
+    events_.publish(pod->id, pod->id, ContainerEvent::kCreated);
+    events_.publish(pod->id, pod->id, ContainerEvent::kStarted);
     return pod->id;
+}
+
+Status PodManager::update(const std::string& id, const api::LinuxContainerResources& resources,
+                          const api::LinuxContainerResources& overhead) {
+    TRY_STEP("resources", check_resources(resources));
+    TRY_STEP("overhead", check_resources(overhead));
+    const PodPtr pod = TRY(find(id));
+    const std::string step = "pod " + pod->id + ": update its resources";
+    const std::shared_lock operation(pod->operation);
+    if (pod->snapshot().state != PodState::kReady) {
+        return wrong_state(step + ": the pod is not ready");
+    }
+    const Status updated =
+        pod->runtime().update(pod->id, to_resources(with_overhead(resources, overhead)));
+    if (!updated.ok()) {
+        return updated.error().code() == EINVAL || updated.error().code() == EBUSY
+                   ? updated.error().within(step)
+                   : host_error(updated.error(), step);
+    }
+    spdlog::info("pod {}: resources updated", pod->id);
+    return {};
 }
 
 Status PodManager::create(Pod& pod) {
@@ -137,7 +166,8 @@ Status PodManager::create(Pod& pod) {
     sandbox.hostname = hostname;
     sandbox.network_namespace = network_namespace(record);
     sandbox.cgroup_parent = config.linux().cgroup_parent();
-    sandbox.resources = to_resources(config.linux().resources());
+    sandbox.resources =
+        to_resources(with_overhead(config.linux().resources(), config.linux().overhead()));
     sandbox.sysctls = {config.linux().sysctls().begin(), config.linux().sysctls().end()};
     sandbox.annotations["io.kubernetes.cri.container-type"] = "sandbox";
     sandbox.annotations["io.kubernetes.cri.sandbox-id"] = pod.id;
@@ -179,6 +209,7 @@ Status PodManager::stop_locked(Pod& pod) {
     TRY(networks_.tear_down(pod.snapshot(), *pod.config));
     TRY_HOST("database", set_state(pod, PodState::kStopped));
     spdlog::info("pod {}: stopped", pod.id);
+    events_.publish(pod.id, pod.id, ContainerEvent::kStopped);
     return {};
 }
 
@@ -199,6 +230,7 @@ Status PodManager::remove_locked(const PodPtr& pod) {
     TRY_HOST("database", store_.erase(pod->id));
     forget(pod->id);
     spdlog::info("pod {}: removed", pod->id);
+    events_.publish(pod->id, pod->id, ContainerEvent::kDeleted);
     return {};
 }
 

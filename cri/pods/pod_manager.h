@@ -11,8 +11,13 @@
 #include "cri/pods/pod.h"
 #include "cri/pods/pod_network.h"
 
+namespace runtime::v1 {
+class LinuxContainerResources;
+}
+
 namespace moat::cri {
 
+class ContainerEvents;
 class ContainerManager;
 struct Settings;
 
@@ -24,7 +29,7 @@ struct Settings;
 class PodManager {
   public:
     PodManager(const Settings& settings, Database& database, const Handlers& handlers,
-               PodNetworks& networks);
+               PodNetworks& networks, ContainerEvents& events);
     ~PodManager();
     /// The two managers know each other; called once, before anything else.
     void set_containers(ContainerManager& containers) { containers_ = &containers; }
@@ -41,6 +46,10 @@ class PodManager {
     Status stop(const std::string& id);
     /// Stops it if need be and forgets it and its containers. A pod that is not there is a success.
     Status remove(const std::string& id);
+    /// UpdatePodSandboxResources: the limits of the pod as a whole, and what its guests are shown of
+    /// them. They are the cgroup's and the sandbox's to keep, not the database's.
+    Status update(const std::string& id, const api::LinuxContainerResources& resources,
+                  const api::LinuxContainerResources& overhead);
 
     /// By id or by an unambiguous beginning of it, which crictl's users type. ENOENT.
     Result<PodPtr> find(const std::string& id);
@@ -67,6 +76,7 @@ class PodManager {
     PodStore store_;
     const Handlers& handlers_;
     PodNetworks& networks_;
+    ContainerEvents& events_;
     ContainerManager* containers_ = nullptr;
 
     std::mutex mu_;

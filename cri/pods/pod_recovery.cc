@@ -8,6 +8,7 @@
 
 #include "api.pb.h"
 #include "cri/containers/container_manager.h"
+#include "cri/events/container_events.h"
 #include "cri/pods/pod_manager.h"
 #include "runtime/runtime.h"
 
@@ -79,6 +80,7 @@ void PodManager::sandbox_died(Pod& pod) {
         spdlog::error("pod {}: {}", pod.id, status.error().message());
     }
     containers_->sandbox_gone(pod.id);
+    events_.publish(pod.id, pod.id, ContainerEvent::kStopped);
 }
 
 void PodManager::start_watching(const PodPtr& pod) {

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "cri/containers/resources.h"
 #include "cri/containers/user.h"
 #include "cri/images/image_config.h"
 
@@ -104,7 +105,7 @@ void fill(api::ContainerStatus& out, const ContainerRecord& record,
     out.set_message(record.message);
     *out.mutable_mounts() = config.mounts();
     out.set_log_path(record.log_path);
-    *out.mutable_resources()->mutable_linux() = config.linux().resources();
+    *out.mutable_resources()->mutable_linux() = resources_of(record, config);
     auto* user = out.mutable_user()->mutable_linux();
     user->set_uid(record.user.uid);
     user->set_gid(record.user.gid);

@@ -6,6 +6,7 @@
 #include "cri/base/log.h"
 #include "cri/config/setting_table.h"
 #include "cri/handlers/handlers.h"
+#include "cri/server/convert.h"
 
 namespace moat::cri {
 
@@ -53,10 +54,22 @@ Result<std::unique_ptr<Node>> Node::open(const Settings& settings,
     node->handlers = std::move(handlers);
     node->networks = std::make_unique<PodNetworks>(node->settings, *node->database);
     node->pods = std::make_unique<PodManager>(node->settings, *node->database, *node->handlers,
-                                              *node->networks);
-    node->containers = std::make_unique<ContainerManager>(
-        node->settings, *node->database, *node->images, *node->pods);
+                                              *node->networks, node->events);
+    node->containers =
+        std::make_unique<ContainerManager>(node->settings, *node->database, *node->images,
+                                           *node->pods, node->events);
     node->pods->set_containers(*node->containers);
+    node->events.set_describe([pods = node->pods.get(), containers = node->containers.get()](
+                                  const std::string& pod_id, api::ContainerEventResponse& event) {
+        if (const auto pod = pods->find(pod_id); pod.ok()) {
+            fill(*event.mutable_pod_sandbox_status(), (*pod)->snapshot(), *(*pod)->config);
+        }
+        for (const ContainerPtr& container : containers->list()) {
+            if (container->pod_id == pod_id) {
+                fill(*event.add_containers_statuses(), container->snapshot(), *container->config);
+            }
+        }
+    });
     node->stats = std::make_unique<StatsCollector>(node->settings, *node->pods, *node->containers);
     TRY_STEP("pods of the last moatd", node->pods->load());
     TRY_STEP("containers of the last moatd", node->containers->recover());

@@ -5,6 +5,7 @@
 
 #include "cri/base/settings.h"
 #include "cri/containers/container_manager.h"
+#include "cri/events/container_events.h"
 #include "cri/images/image_store.h"
 #include "cri/images/puller.h"
 #include "cri/pods/pod_manager.h"
@@ -32,6 +33,7 @@ struct Node {
     std::unique_ptr<ImageStore> images;
     std::unique_ptr<ImagePuller> puller;
     std::unique_ptr<PodNetworks> networks;
+    ContainerEvents events;
     std::unique_ptr<PodManager> pods;
     std::unique_ptr<ContainerManager> containers;
     std::unique_ptr<StatsCollector> stats;

@@ -30,6 +30,7 @@ class RuntimeService final : public api::RuntimeService::Service {
     MOAT_RPC(RemovePodSandbox);
     MOAT_RPC(PodSandboxStatus);
     MOAT_RPC(ListPodSandbox);
+    MOAT_RPC(UpdatePodSandboxResources);
     // runtime_service_containers.cc
     MOAT_RPC(CreateContainer);
     MOAT_RPC(StartContainer);
@@ -39,6 +40,7 @@ class RuntimeService final : public api::RuntimeService::Service {
     MOAT_RPC(ContainerStatus);
     MOAT_RPC(ExecSync);
     MOAT_RPC(ReopenContainerLog);
+    MOAT_RPC(UpdateContainerResources);
     // runtime_service_stats.cc
     MOAT_RPC(ContainerStats);
     MOAT_RPC(ListContainerStats);
@@ -47,14 +49,12 @@ class RuntimeService final : public api::RuntimeService::Service {
     MOAT_RPC(ListMetricDescriptors);
     MOAT_RPC(ListPodSandboxMetrics);
     // runtime_service_unbuilt.cc
-    MOAT_RPC(UpdateContainerResources);
     MOAT_RPC(Exec);
     MOAT_RPC(Attach);
     MOAT_RPC(PortForward);
     MOAT_RPC(CheckpointContainer);
     MOAT_RPC(CheckpointPod);
     MOAT_RPC(RestorePod);
-    MOAT_RPC(UpdatePodSandboxResources);
 #undef MOAT_RPC
 #define MOAT_STREAM(Name, Request, Response)                                         \
     ::grpc::Status Name(::grpc::ServerContext* context, const api::Request* request, \
@@ -66,7 +66,6 @@ class RuntimeService final : public api::RuntimeService::Service {
     MOAT_STREAM(StreamPodSandboxStats, StreamPodSandboxStatsRequest, StreamPodSandboxStatsResponse);
     MOAT_STREAM(StreamPodSandboxMetrics, StreamPodSandboxMetricsRequest,
                 StreamPodSandboxMetricsResponse);
-    // runtime_service_unbuilt.cc
     MOAT_STREAM(GetContainerEvents, GetEventsRequest, ContainerEventResponse);
 #undef MOAT_STREAM
 

@@ -83,6 +83,12 @@ std::vector<api::Container> RuntimeService::containers(const api::ContainerFilte
     return ::grpc::Status::OK;
 }
 
+::grpc::Status RuntimeService::UpdateContainerResources(
+    ::grpc::ServerContext*, const api::UpdateContainerResourcesRequest* request,
+    api::UpdateContainerResourcesResponse*) {
+    return to_grpc(node_.containers->update(request->container_id(), request->linux()));
+}
+
 ::grpc::Status RuntimeService::ExecSync(::grpc::ServerContext*, const api::ExecSyncRequest* request,
                                         api::ExecSyncResponse* response) {
     auto result = node_.containers->exec_sync(request->container_id(),

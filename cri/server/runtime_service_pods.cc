@@ -97,4 +97,11 @@ std::vector<api::PodSandbox> RuntimeService::pods(const api::PodSandboxFilter& f
     return ::grpc::Status::OK;
 }
 
+::grpc::Status RuntimeService::UpdatePodSandboxResources(
+    ::grpc::ServerContext*, const api::UpdatePodSandboxResourcesRequest* request,
+    api::UpdatePodSandboxResourcesResponse*) {
+    return to_grpc(node_.pods->update(request->pod_sandbox_id(), request->resources(),
+                                      request->overhead()));
+}
+
 }  // namespace moat::cri

@@ -1,4 +1,4 @@
-// The lists once more, for nodes whose answer would be too long for one message.
+// The lists once more, for nodes whose answer would be too long for one message; and events.
 
 #include "cri/server/node.h"
 #include "cri/server/runtime_service.h"
@@ -39,6 +39,29 @@ namespace moat::cri {
     ::grpc::ServerWriter<api::StreamPodSandboxMetricsResponse>* writer) {
     return stream_items(*writer, pod_metrics(),
                         [](auto& response) { return response.mutable_pod_sandbox_metrics(); });
+}
+
+::grpc::Status RuntimeService::GetContainerEvents(
+    ::grpc::ServerContext* context, const api::GetEventsRequest*,
+    ::grpc::ServerWriter<api::ContainerEventResponse>* writer) {
+    // How soon a client that went away is noticed, where nothing happens.
+    constexpr std::chrono::milliseconds kLook{500};
+    const auto subscription = node_.events.subscribe();
+    if (!subscription.ok()) {
+        return to_grpc(subscription.error());
+    }
+    // From here on nothing is missed, and the client may know.
+    writer->SendInitialMetadata();
+    while (!context->IsCancelled()) {
+        const auto event = (*subscription)->next(kLook);
+        if (!event.ok()) {
+            return to_grpc(event.error());
+        }
+        if (*event != nullptr && !writer->Write(**event)) {
+            break;
+        }
+    }
+    return {::grpc::StatusCode::CANCELLED, "the client has gone"};
 }
 
 }  // namespace moat::cri

@@ -19,22 +19,12 @@ namespace {
                                         api::Name##Response*) {                            \
         return unbuilt(#Name);                                                             \
     }
-MOAT_UNBUILT(UpdateContainerResources)
 MOAT_UNBUILT(Exec)
 MOAT_UNBUILT(Attach)
 MOAT_UNBUILT(PortForward)
 MOAT_UNBUILT(CheckpointContainer)
 MOAT_UNBUILT(CheckpointPod)
 MOAT_UNBUILT(RestorePod)
-MOAT_UNBUILT(UpdatePodSandboxResources)
 #undef MOAT_UNBUILT
-
-#define MOAT_UNBUILT_STREAM(Name, Request, Response)                                 \
-    ::grpc::Status RuntimeService::Name(::grpc::ServerContext*, const api::Request*, \
-                                        ::grpc::ServerWriter<api::Response>*) {      \
-        return unbuilt(#Name);                                                       \
-    }
-MOAT_UNBUILT_STREAM(GetContainerEvents, GetEventsRequest, ContainerEventResponse)
-#undef MOAT_UNBUILT_STREAM
 
 }  // namespace moat::cri

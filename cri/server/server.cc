@@ -98,6 +98,7 @@ Status serve(const Settings& settings, const ConfigSource& source) {
         reload(*node, source);
     }
     spdlog::info("signal {}: moatd ends, its pods run on", signal);
+    node->events.close();
     server->Shutdown(std::chrono::system_clock::now() + kShutdownPatience);
     server->Wait();
     return {};

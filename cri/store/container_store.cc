@@ -27,9 +27,9 @@ Status ContainerStore::update(const ContainerRecord& c) {
     return database_.run(
         "UPDATE containers SET state=?, created_at=?, started_at=?, finished_at=?, exit_code=?, "
         "reason=?,"
-        " message=? WHERE id=?",
+        " message=?, resources=? WHERE id=?",
         c.phase, c.created_at_ns, c.started_at_ns, c.finished_at_ns, c.exit_code, c.reason,
-        c.message, c.id);
+        c.message, Blob{c.resources}, c.id);
 }
 
 Status ContainerStore::erase(const std::string& id) {
@@ -42,7 +42,8 @@ Result<std::vector<ContainerRecord>> ContainerStore::all() {
     TRY(database_.query(
         "SELECT id, pod_id, name, attempt, state, created_at, started_at, finished_at, exit_code, "
         "reason,"
-        " message, image_id, image_ref, chain_id, log_path, config, details FROM containers",
+        " message, image_id, image_ref, chain_id, log_path, config, details, "
+        "resources FROM containers",
         [&](const Row& row) {
             ContainerRecord c;
             c.id = row.text(0);
@@ -62,6 +63,7 @@ Result<std::vector<ContainerRecord>> ContainerStore::all() {
             c.log_path = row.text(14);
             c.config = row.text(15);
             details.push_back(row.text(16));
+            c.resources = row.text(17);
             containers.push_back(std::move(c));
         }));
     for (size_t i = 0; i < containers.size(); ++i) {

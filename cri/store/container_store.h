@@ -42,6 +42,7 @@ struct ContainerRecord {
     std::string config;    ///< serialised ContainerConfig
     UserIds user;
     int stop_signal = 15;
+    std::string resources;  ///< serialised LinuxContainerResources, once they were updated
 };
 
 /// Table `containers`.
@@ -50,7 +51,7 @@ class ContainerStore {
     explicit ContainerStore(Database& database) : database_(database) {}
     /// EEXIST when the pod has a container of that name and attempt.
     Status insert(const ContainerRecord& container);
-    /// Writes the fields that change in a container's life: phase, times, exit.
+    /// Writes the fields that change in a container's life: phase, times, exit, resources.
     Status update(const ContainerRecord& container);
     Status erase(const std::string& id);
     Result<std::vector<ContainerRecord>> all();

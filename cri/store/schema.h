@@ -50,6 +50,10 @@ inline const std::vector<std::vector<const char*>> kMigrations = {
         " host_port INTEGER NOT NULL, container_port INTEGER NOT NULL, pod_id TEXT NOT NULL,"
         " PRIMARY KEY (protocol, host_ip, host_port))",
     },
+    {
+        // What UpdateContainerResources made of config's; NULL: as created.
+        "ALTER TABLE containers ADD COLUMN resources BLOB",
+    },
 };
 
 }  // namespace moat::cri

@@ -22,6 +22,7 @@ var implemented = map[string]bool{
 	"ContainerStats": true, "ListContainerStats": true, "PodSandboxStats": true, "ListPodSandboxStats": true,
 	"ListMetricDescriptors": true, "ListPodSandboxMetrics": true, "StreamPodSandboxes": true, "StreamContainers": true,
 	"StreamContainerStats": true, "StreamPodSandboxStats": true, "StreamPodSandboxMetrics": true, "StreamImages": true,
+	"GetContainerEvents": true, "UpdateContainerResources": true, "UpdatePodSandboxResources": true,
 	"PullImage": true, "ListImages": true, "ImageStatus": true, "RemoveImage": true, "ImageFsInfo": true,
 }
 
