@@ -24,8 +24,8 @@ constexpr int32_t kExitUnknown = 255;
 
 }  // namespace
 
-ContainerManager::ContainerManager(const Settings& settings, Database& database,
-                                   ImageStore& images, PodManager& pods, ContainerEvents& events)
+ContainerManager::ContainerManager(const Settings& settings, Database& database, ImageStore& images,
+                                   PodManager& pods, ContainerEvents& events)
     : settings_(settings), store_(database), images_(images), pods_(pods), events_(events) {}
 
 Status ContainerManager::recover() {
@@ -36,8 +36,8 @@ Status ContainerManager::recover() {
                                   ": column config: not a ContainerConfig");
         }
         const PodPtr pod = TRY_STEP("container " + record.id, pods_.find(record.pod_id));
-        const auto container = std::make_shared<Container>(std::move(record), std::move(config),
-                                                           pod->runtime());
+        const auto container =
+            std::make_shared<Container>(std::move(record), std::move(config), pod->runtime());
         const ContainerPhase phase = container->snapshot().phase;
         if (phase == ContainerPhase::kCreating || phase == ContainerPhase::kRemoving) {
             const Status erased = erase(*container);

@@ -56,7 +56,8 @@ Status ContainerManager::update(const std::string& id,
     if (!recorded.ok()) {
         // The client is told that nothing changed.
         if (live) {
-            (void)container->runtime.update(container->id, to_resources(revert_of(before, changes)));
+            (void)container->runtime.update(container->id,
+                                            to_resources(revert_of(before, changes)));
         }
         return recorded.error().within(step);
     }

@@ -19,8 +19,8 @@ Status check_resources(const api::LinuxContainerResources& resources);
 void merge_resources(api::LinuxContainerResources& resources,
                      const api::LinuxContainerResources& changes);
 
-/// A request that takes `changes` back from a container that had `before`: what was not limited then
-/// is not limited afterwards.
+/// A request that takes `changes` back from a container that had `before`: what was not limited
+/// then is not limited afterwards.
 api::LinuxContainerResources revert_of(const api::LinuxContainerResources& before,
                                        const api::LinuxContainerResources& changes);
 

@@ -78,8 +78,8 @@ Result<std::shared_ptr<ContainerEvents::Subscription>> ContainerEvents::subscrib
         return Error(ECANCELED, "moatd ends");
     }
     if (live_locked().size() >= kSubscribers) {
-        return Error(ENOSPC, "there are " + std::to_string(kSubscribers) +
-                                 " subscribers to events already");
+        return Error(
+            ENOSPC, "there are " + std::to_string(kSubscribers) + " subscribers to events already");
     }
     auto subscription = std::make_shared<Subscription>();
     subscriptions_.push_back(subscription);

@@ -55,8 +55,8 @@ class ContainerEvents {
     /// Before the first event.
     void set_describe(Describe describe) { describe_ = std::move(describe); }
 
-    /// Held from before a change that others may act upon until its event is out: what they cause is
-    /// told later. Taken before Pod::mu and Container::mu.
+    /// Held from before a change that others may act upon until its event is out: what they cause
+    /// is told later. Taken before Pod::mu and Container::mu.
     using Order = std::unique_lock<std::mutex>;
     Order order() { return Order(order_mu_); }
     void publish(const Order& order, const std::string& pod_id, const std::string& id,
@@ -75,7 +75,7 @@ class ContainerEvents {
 
     Describe describe_;  ///< immutable once events are published
     std::mutex order_mu_;
-    std::mutex mu_;  ///< leaf, but for Subscription::mu_
+    std::mutex mu_;                                           ///< leaf, but for Subscription::mu_
     std::vector<std::weak_ptr<Subscription>> subscriptions_;  ///< guarded by mu_
     bool closed_ = false;                                     ///< guarded by mu_
 };

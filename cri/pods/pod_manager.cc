@@ -92,7 +92,8 @@ Result<std::string> PodManager::run(const api::PodSandboxConfig& config,
                                     ": is there already")
                    : inserted.error();
     }
-    const auto pod = std::make_shared<Pod>(record, std::make_shared<api::PodSandboxConfig>(config), runs);
+    const auto pod =
+        std::make_shared<Pod>(record, std::make_shared<api::PodSandboxConfig>(config), runs);
     const std::unique_lock operation(pod->operation);
     {
         const std::lock_guard lock(mu_);

@@ -10,7 +10,8 @@
 
 namespace moat::cri {
 
-Node::Node(const Settings& chosen, FileLock lock) : settings(chosen), instance(std::move(lock)), current_(chosen) {}
+Node::Node(const Settings& chosen, FileLock lock)
+    : settings(chosen), instance(std::move(lock)), current_(chosen) {}
 
 Node::~Node() {
     // Watchers of pods call the containers, so the pods' threads end first.
@@ -27,7 +28,7 @@ Result<ImageAccess> open_images(const Settings& settings) {
 }
 
 Result<std::unique_ptr<Node>> Node::open(const Settings& settings,
-                                          std::unique_ptr<Handlers> handlers) {
+                                         std::unique_ptr<Handlers> handlers) {
     RegistryHosts hosts(settings.registry_config_dir, settings.registry_mirrors);
     TRY(hosts.check());
     TRY_STEP("--root", make_directories(settings.root, 0711));
@@ -55,9 +56,8 @@ Result<std::unique_ptr<Node>> Node::open(const Settings& settings,
     node->networks = std::make_unique<PodNetworks>(node->settings, *node->database);
     node->pods = std::make_unique<PodManager>(node->settings, *node->database, *node->handlers,
                                               *node->networks, node->events);
-    node->containers =
-        std::make_unique<ContainerManager>(node->settings, *node->database, *node->images,
-                                           *node->pods, node->events);
+    node->containers = std::make_unique<ContainerManager>(node->settings, *node->database,
+                                                          *node->images, *node->pods, node->events);
     node->pods->set_containers(*node->containers);
     node->events.set_describe([pods = node->pods.get(), containers = node->containers.get()](
                                   const std::string& pod_id, api::ContainerEventResponse& event) {

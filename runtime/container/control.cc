@@ -63,7 +63,7 @@ Status SentryRuntime::kill_exec(const std::string& id, const std::string& exec_i
 }
 
 Status SentryRuntime::resize(const std::string& id, const std::string& exec_id, uint16_t rows,
-                       uint16_t columns) {
+                             uint16_t columns) {
     control::Json fields = {{"rows", rows}, {"columns", columns}};
     if (!exec_id.empty()) {
         fields["exec_id"] = exec_id;

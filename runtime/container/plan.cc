@@ -87,7 +87,9 @@ cgroups::Limits limits_of(const Resources& r) {
 
 control::ShownLimits shown(const cgroups::Limits& limits) {
     control::ShownLimits out;
-    const auto positive = [](int64_t value) { return static_cast<uint64_t>(std::max<int64_t>(value, 0)); };
+    const auto positive = [](int64_t value) {
+        return static_cast<uint64_t>(std::max<int64_t>(value, 0));
+    };
     if (limits.memory_bytes && *limits.memory_bytes != 0) {
         out.memory_bytes = positive(*limits.memory_bytes);
     }
@@ -110,8 +112,8 @@ control::ShownLimits shown(const cgroups::Limits& limits) {
 }
 
 int64_t host_pids(int64_t guest_pids) {
-    // Each guest task is a host task; the platform's clean processes and service threads count there
-    // too. The sentry holds the exact limit.
+    // Each guest task is a host task; the platform's clean processes and service threads count
+    // there too. The sentry holds the exact limit.
     return guest_pids > 0 ? guest_pids * 3 + 64 : -1;
 }
 
