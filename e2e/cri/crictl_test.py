@@ -156,9 +156,50 @@ class Crictl(harness.Case):
         self.assertEqual(self.load().returncode, 0)
         pod, config = self.pod()
         container = self.container(pod, config, "idle", "sleep 1000")
-        done = self.call("stats", container)
+        done = self.call("checkpoint", "--export", os.path.join(self.directory, "checkpoint.tar"), container)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr, "(?i)unimplemented")
+
+    def test_figures_events_and_limits(self):
+        self.assertEqual(self.load().returncode, 0)
+        told = os.path.join(self.directory, "events")
+        with open(told, "wb") as out:
+            listener = subprocess.Popen([os.environ["MOAT_CRICTL"], "--config", self.config, "events"], stdin=subprocess.DEVNULL,
+                                        stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        self.addCleanup(lambda: (listener.kill(), listener.wait()))
+        # crictl does not say when it listens: pods come and go until it has heard of one.
+        heard = []
+
+        def hears():
+            pod, _ = self.pod()
+            self.crictl("rmp", "--force", pod)
+            heard.append(pod)
+            return any(one in host.read(told) for one in heard)
+        host.wait_for(hears, 30, lambda: "crictl events: " + host.read(told))
+        pod, config = self.pod()
+        container = self.container(pod, config, "busy", "while :; do :; done")
+        host.wait_for(lambda: f'"{container}"' in host.read(told) and "CONTAINER_STARTED_EVENT" in host.read(told), 30, lambda: host.read(told))
+
+        def burnt():
+            stats = json.loads(self.crictl("stats", "--output", "json", container))["stats"]
+            return stats if int(stats[0]["cpu"]["usageCoreNanoSeconds"]["value"]) > 200_000_000 else None
+        stats = host.wait_for(burnt, 60, "CPU time in crictl stats")
+        self.assertEqual(stats[0]["attributes"]["id"], container)
+        self.assertGreater(int(stats[0]["memory"]["workingSetBytes"]["value"]), 0)
+        self.assertRegex(self.crictl("stats", "--seconds", "1"), container[:13] + r"\s+busy\s+\d")
+        pods = json.loads(self.crictl("statsp", "--output", "json"))["stats"]
+        self.assertEqual([one["attributes"]["id"] for one in pods], [pod])
+        self.assertIn("defaultInterface", pods[0]["linux"]["network"])
+        metrics = json.loads(self.crictl("metricsp", "--output", "json"))["podMetrics"]
+        self.assertEqual([one["podSandboxId"] for one in metrics], [pod])
+        described = {one["name"] for one in json.loads(self.crictl("metricdescs", "--output", "json"))["descriptors"]}
+        self.assertEqual(len(described), 56)
+        self.assertLessEqual({one["name"] for one in metrics[0]["containerMetrics"][0]["metrics"]}, described)
+        self.crictl("update", "--memory", str(64 << 20), "--cpu-share", "256", container)
+        limits = json.loads(self.crictl("inspect", container))["status"]["resources"]["linux"]
+        self.assertEqual((limits["memoryLimitInBytes"], limits["cpuShares"]), (str(64 << 20), "256"))
+        self.assertNotEqual(self.call("update", "--cpuset-cpus", "4000", container).returncode, 0)
+        self.crictl("imagefsinfo")
 
     def test_a_pod_file_that_is_not_one(self):
         self.assertNotEqual(self.call("runp", self.write("bad.json", {"metadata": {}})).returncode, 0)
