@@ -18,6 +18,9 @@ func cgroupFile(t *testing.T, pod *Pod, container, v1, v2 string) string {
 	t.Helper()
 	controller, _, _ := strings.Cut(v1, ".")
 	root, file := filepath.Join("/sys/fs/cgroup", controller), v1
+	if file == "memory.procs" {
+		file = v2 // the one file that has the same name in both
+	}
 	if _, err := os.Stat(root); err != nil {
 		root, file = "/sys/fs/cgroup", v2
 	}
@@ -301,4 +304,38 @@ func TestStuckSubscriber(t *testing.T) {
 			break
 		}
 	}
+}
+
+// scores returns the different OOM scores of a container's host processes.
+func scores(t *testing.T, p *Pod, id string) string {
+	t.Helper()
+	found := map[string]bool{}
+	for _, pid := range strings.Fields(cgroupFile(t, p, id, "memory.procs", "cgroup.procs")) {
+		if data, err := os.ReadFile(filepath.Join("/proc", pid, "oom_score_adj")); err == nil {
+			found[strings.TrimSpace(string(data))] = true
+		}
+	}
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(found), ":true", ""), "map[]")
+}
+
+// TestPodOutOfMemory: when it is the pod's limit that is hit, the container goes that was marked for it.
+func TestPodOutOfMemory(t *testing.T) {
+	moatOnly(t, "it does not limit the pod itself")
+	d := startDaemon(t)
+	p := newPod(d, func(c *runtimeapi.PodSandboxConfig) {
+		c.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, MemorySwapLimitInBytes: 64 << 20}
+	})
+	scored := func(value int64) func(*runtimeapi.ContainerConfig) {
+		return func(c *runtimeapi.ContainerConfig) {
+			c.Linux.Resources = &runtimeapi.LinuxContainerResources{OomScoreAdj: value}
+		}
+	}
+	neighbour, _ := p.start("while :; do /bin/true; usleep 1000; done", scored(300))
+	equal(t, scores(t, p, neighbour), "300", "scores")
+	must(t, d.runtime.UpdateContainerResources(ctx, neighbour, &runtimeapi.ContainerResources{Linux: &runtimeapi.LinuxContainerResources{OomScoreAdj: 400}}))
+	equal(t, scores(t, p, neighbour), "400", "scores after an update")
+	end, _ := p.run("dd if=/dev/zero of=/dev/null bs=200M count=1", scored(1000))
+	equal(t, fmt.Sprint(end.ExitCode, end.Reason), "137OOMKilled", "the one that asked for too much")
+	equal(t, p.status(neighbour).State, runtimeapi.ContainerState_CONTAINER_RUNNING, "the neighbour")
+	equal(t, d.exec(neighbour, "echo", "alive"), "alive", "the neighbour's word")
 }

@@ -417,4 +417,3 @@ func drain[T any](t *testing.T, stream receiver[T]) (all []T) {
 		all = append(all, message)
 	}
 }
-
