@@ -5,7 +5,9 @@ BUILD := build/release
 JOBS ?= $(shell nproc)
 
 .DEFAULT_GOAL := help
-.PHONY: help packages build run test check-unit check-syscalls check-oci check-cri check-critest bench format check-style clean
+PREFIX ?= /usr/local
+
+.PHONY: install uninstall help packages build run test check-unit check-syscalls check-oci check-cri check-critest bench format check-style clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -53,6 +55,14 @@ check-style: ## check the arrows between folders and the formatting
 
 format: ## format every source file (clang-format 14)
 	@scripts/format.sh
+
+install: ## install into DESTDIR and PREFIX (/usr/local); starts and restarts nothing
+	DESTDIR=$(DESTDIR) cmake --install $(BUILD) --prefix $(PREFIX)
+
+uninstall: ## remove what `make install` with the same DESTDIR and PREFIX put there
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/moat lib/systemd/system/moatd.service \
+		$(addprefix lib/moat/,moatd moat-sentry moat-gofer) $(addprefix share/moat/,moatd.toml crictl.yaml runtimeclass.yaml))
+	-rmdir $(DESTDIR)$(PREFIX)/lib/moat $(DESTDIR)$(PREFIX)/share/moat
 
 clean: ## remove what was built; downloads and tools in build/cache and build/tools stay
 	rm -rf build/release build/dev build/results build/test-logs

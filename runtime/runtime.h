@@ -119,6 +119,13 @@ class EventStream {
 
 /// What runs pods: a sandbox of our own (sentry_runtime.h) or another kernel's means. Safe to use
 /// from several threads. All ids are the caller's.
+/// What a sandbox's kernel counts of itself.
+struct SandboxCounters {
+    std::map<std::string, uint64_t> unsupported;  ///< calls it does not do, by name, since its start
+    uint64_t memory_bytes = 0;                    ///< resident, of the kernel itself
+    uint64_t threads = 0;
+};
+
 class Runtime {
   public:
     virtual ~Runtime() = default;
@@ -151,6 +158,10 @@ class Runtime {
     virtual Result<Stats> sandbox_stats(const std::string& sandbox_id) = 0;
     /// Of a container, or of a pod's sandbox. All or nothing: after an error the old values hold.
     virtual Status update(const std::string& id, const Resources& resources) = 0;
+    /// EOPNOTSUPP for a runtime whose pods have no kernel of their own.
+    virtual Result<SandboxCounters> sandbox_counters(const std::string& sandbox_id) {
+        return Error(EOPNOTSUPP, "counters of sandbox " + sandbox_id + ": it has no kernel");
+    }
     virtual Status pause(const std::string& id) = 0;
     virtual Status resume(const std::string& id) = 0;
     /// Goes on logging into `log_fd` (borrowed), from a line's start.

@@ -4,6 +4,9 @@
 // call. Whichever makes a pod, the other can list it, exec into it or delete it: all state is in
 // `state_root/<id>/` (locked by flock while it changes) and in the sentry itself.
 
+#include <functional>
+#include <string>
+
 #include "runtime/runtime.h"
 
 namespace moat::runtime {
@@ -14,6 +17,8 @@ struct Options {
     std::string gofer_path;   ///< empty: moat-gofer beside the running executable
     bool strace = false;
     std::string log_level = "info";
+    /// Told how long a phase of making a sandbox or a container took: cgroup, sentry, gofer.
+    std::function<void(const char* phase, double seconds)> observe;
 };
 
 class SentryRuntime final : public Runtime {
@@ -42,6 +47,7 @@ class SentryRuntime final : public Runtime {
     Result<Stats> stats(const std::string& id) override;
     Result<Stats> sandbox_stats(const std::string& sandbox_id) override;
     Status update(const std::string& id, const Resources& resources) override;
+    Result<SandboxCounters> sandbox_counters(const std::string& sandbox_id) override;
     Status pause(const std::string& id) override;
     Status resume(const std::string& id) override;
     Status reopen_log(const std::string& id, int log_fd) override;

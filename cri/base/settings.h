@@ -26,6 +26,8 @@ struct Settings {
     std::string sentry_path;                    ///< empty: beside moatd
     std::string gofer_path;
     std::string default_handler = "moat";       ///< of a pod whose RuntimeClass names none
+    std::string metrics_address;  ///< empty: none
+    int64_t shutdown_grace_s = 10;
     std::string log_level = "info";
     bool log_json = false;
     bool strace = false;

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <unordered_set>
 
+#include "cri/base/fault_point.h"
 #include "cri/base/files.h"
 #include "cri/cni/netlink.h"
 #include "cri/cni/netns.h"
@@ -233,6 +234,7 @@ Result<std::string> BuiltinNetwork::connect(const std::string& pod_id,
                                             const std::string& namespace_path,
                                             const std::vector<PortMapping>& ports) {
     const uint32_t address = TRY(allocate(pod_id));
+    fault_point("network.address taken");
     const std::string host = host_interface(pod_id);
     const ScopedFd pod_namespace(open(namespace_path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!pod_namespace) {
@@ -240,6 +242,7 @@ Result<std::string> BuiltinNetwork::connect(const std::string& pod_id,
     }
     Netlink node = TRY(Netlink::open());
     TRY(node.add_veth(host, "eth0", pod_namespace.get()));
+    fault_point("network.veth made");
     TRY(in_network_namespace(namespace_path, [&]() -> Status {
         Netlink pod = TRY(Netlink::open());
         TRY(pod.add_address("eth0", address, 32));
@@ -250,6 +253,7 @@ Result<std::string> BuiltinNetwork::connect(const std::string& pod_id,
     TRY(node.add_address(host, kGateway, 32));
     TRY(node.set_up(host));
     TRY(node.add_route(host, address, 32, 0));
+    fault_point("network.before its rules");
     // Forwarding for what comes from this pod only; net.ipv4.ip_forward of the node stays as it is.
     const std::string sysctls = "/proc/sys/net/ipv4/conf/" + host;
     TRY(write_sysctl(sysctls + "/forwarding", "1"));
@@ -260,6 +264,7 @@ Result<std::string> BuiltinNetwork::connect(const std::string& pod_id,
             TRY(write_rules());
         }
     }
+    fault_point("network.rules written");
     if (!ports.empty()) {
         // For what comes from the node's loopback; only now, behind the rules that keep pods from
         // sending to it.
@@ -276,6 +281,7 @@ Status BuiltinNetwork::remove(const std::string& pod_id) {
     if (!removed.ok() && removed.error().code() != ENODEV) {
         return removed.error().within("built-in network");
     }
+    fault_point("network.veth gone");
     bool has_ports = false;
     TRY(database_.query(
         "SELECT 1 FROM host_ports WHERE pod_id=? LIMIT 1", [&](const Row&) { has_ports = true; },

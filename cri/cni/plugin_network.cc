@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cri/base/process.h"
+#include "cri/metrics/metrics.h"
 
 namespace moat::cri {
 
@@ -96,8 +97,12 @@ Result<std::string> run_plugin(const char* verb, const CniNetwork::Plugin& plugi
     env.push_back("CNI_PATH=" + plugins.directory);
     env.push_back("PATH=/usr/sbin:/usr/bin:/sbin:/bin");
     const std::string input = config.dump(-1, ' ', false, json::error_handler_t::replace);
-    const ProcessResult result = TRY_STEP(
-        step, run_process(plugins.directory + "/" + plugin.type, {}, env, input, plugins.timeout));
+    const auto start = std::chrono::steady_clock::now();
+    auto ran = run_process(plugins.directory + "/" + plugin.type, {}, env, input, plugins.timeout);
+    metrics::cni_call(
+        verb, ran.ok() && ran->exit_code == 0,
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    const ProcessResult result = TRY_STEP(step, std::move(ran));
     if (result.exit_code != 0) {
         return internal_error(step + ": " + plugin_error(result));
     }

@@ -19,6 +19,10 @@ const Setting kTable[] = {
     {"default_handler", &S::default_handler, Takes::kRestart, "The handler of pods whose RuntimeClass names none"},
     {"strace", &S::strace, Takes::kRestart, "Sentries log every system call of their guests"},
 
+    {"shutdown_grace", &S::shutdown_grace_s, Takes::kRestart, "Seconds that calls in progress get to end when moatd is told to; pods run on", "", nullptr, 0, 600},
+
+    {"metrics.address", &S::metrics_address, Takes::kRestart, "HOST:PORT of /metrics, /healthz and /readyz, such as 127.0.0.1:9413; empty: no such server"},
+
     {"log.level", &S::log_level, Takes::kReload, "The least important lines that are written", "trace|debug|info|warning|error"},
     {"log.json", &S::log_json, Takes::kReload, "One JSON object a line instead of key=value text"},
 

@@ -6,7 +6,9 @@
 #include <algorithm>
 
 #include "api.pb.h"
+#include "cri/base/fault_point.h"
 #include "cri/base/files.h"
+#include "cri/base/log.h"
 #include "cri/base/settings.h"
 #include "cri/containers/container_manager.h"
 #include "cri/containers/spec.h"
@@ -106,7 +108,11 @@ Result<std::string> ContainerManager::create(const std::string& pod_id,
     }
     const std::lock_guard operation(container->operation);
     const std::string step = "container " + config.metadata().name() + " of pod " + pod->id;
+    const LogScope pod_scope("pod", pod->id);
+    const LogScope scope("container", container->id);
+    fault_point("container.before it is made");
     const Status made = make(*container);
+    fault_point("container.made");
     Status recorded = made;
     if (made.ok()) {
         const std::lock_guard lock(container->mu);
@@ -115,10 +121,9 @@ Result<std::string> ContainerManager::create(const std::string& pod_id,
         recorded = change(*container, changed);
     }
     if (!recorded.ok()) {
-        spdlog::warn("container {}: not created: {}", container->id, recorded.error().message());
+        spdlog::warn("container not created: {}", recorded.error().message());
         if (const Status erased = erase(*container); !erased.ok()) {
-            spdlog::error("container {}: undo of the creation: {}", container->id,
-                          erased.error().message());
+            spdlog::error("undo of the container's creation: {}", erased.error().message());
             // Kept in sight, so that it can be removed.
             const std::lock_guard lock(mu_);
             containers_[container->id] = container;
@@ -129,9 +134,8 @@ Result<std::string> ContainerManager::create(const std::string& pod_id,
         const std::lock_guard lock(mu_);
         containers_[container->id] = container;
     }
-    spdlog::info("container {}: pod {}: {} created", container->id, pod->id,
-                 config.metadata().name());
     events_.publish(pod->id, container->id, ContainerEvent::kCreated);
+    log_event(spdlog::level::info, "container created", {{"name", config.metadata().name()}});
     return container->id;
 }
 
@@ -177,6 +181,7 @@ Status ContainerManager::make(Container& container) {
         }
         create.stdio.cri_log_fd = log.get();
     }
+    fault_point("container.bundle written");
     TRY_HOST("runtime", container.runtime.create(create));
     if (terminal != nullptr) {
         terminal->close_slave();

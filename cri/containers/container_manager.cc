@@ -3,7 +3,10 @@
 #include <spdlog/spdlog.h>
 
 #include "api.pb.h"
+#include "cri/base/fault_point.h"
 #include "cri/base/files.h"
+#include "cri/base/log.h"
+#include "cri/metrics/metrics.h"
 #include "cri/base/settings.h"
 #include "cri/containers/terminal.h"
 #include "cri/events/container_events.h"
@@ -40,6 +43,9 @@ Status ContainerManager::recover() {
             std::make_shared<Container>(std::move(record), std::move(config), pod->runtime());
         const ContainerPhase phase = container->snapshot().phase;
         if (phase == ContainerPhase::kCreating || phase == ContainerPhase::kRemoving) {
+            spdlog::warn("container {}: half made or half removed by the last moatd: it goes",
+                         container->id);
+            metrics::recovered("container_undone");
             const Status erased = erase(*container);
             if (erased.ok()) {
                 continue;
@@ -111,11 +117,14 @@ void ContainerManager::set_exited(Container& container, int32_t exit_code, int64
     const bool tell = !container.starting;
     container.end_untold = container.starting;
     lock.unlock();
-    spdlog::info("container {}: pod {}: exited, code {}, {}", container.id, container.pod_id,
-                 exit_code, reason);
     if (tell) {
         events_.publish(order, container.pod_id, container.id, ContainerEvent::kStopped);
     }
+    log_event(spdlog::level::info, "container exited",
+              {{"pod", container.pod_id},
+               {"container", container.id},
+               {"code", std::to_string(exit_code)},
+               {"reason", reason}});
 }
 
 void ContainerManager::exited(const std::string& id, const control::ExitStatus& status) {
@@ -196,6 +205,8 @@ bool ContainerManager::wait_for_end(Container& container, std::chrono::milliseco
 Status ContainerManager::start(const std::string& id) {
     const ContainerPtr container = TRY(find(id));
     const auto pod = TRY(pods_.find(container->pod_id));
+    const LogScope pod_scope("pod", pod->id);
+    const LogScope scope("container", container->id);
     const std::shared_lock pod_operation(pod->operation);
     const std::lock_guard operation(container->operation);
     {
@@ -210,14 +221,24 @@ Status ContainerManager::start(const std::string& id) {
         TRY(change(*container, changed));
         container->starting = true;
     }
-    if (const Status started = container->runtime.start(container->id); !started.ok()) {
+    const bool first_of_its_pod = of_pod(container->pod_id).size() == 1;
+    fault_point("container.before its start");
+    const auto start_time = std::chrono::steady_clock::now();
+    const Status started = container->runtime.start(container->id);
+    fault_point("container.started");
+    if (!started.ok()) {
         // 128 and this reason are what kubelet's users know of other runtimes.
         set_exited(*container, 128, 0, "StartError", started.error().message());
         finish_start(*container, false);
         return host_error(started.error(), "container " + container->id + ": start");
     }
     finish_start(*container, true);
-    spdlog::info("container {}: pod {}: started", container->id, container->pod_id);
+    if (first_of_its_pod) {
+        metrics::sandbox_phase(
+            "first_container",
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - start_time).count());
+    }
+    spdlog::info("container started");
     return {};
 }
 
@@ -308,12 +329,16 @@ Status ContainerManager::erase(Container& container) {
     if (!removed.ok() && removed.error().code() != ENOENT) {
         return host_error(removed.error(), "container " + container.id + ": remove");
     }
+    fault_point("container.removed from its sandbox");
     TRY_HOST("container " + container.id, remove_tree(settings_.container_directory(container.id)));
+    fault_point("container.before its row goes");
     TRY_HOST("database", store_.erase(container.id));
     return {};
 }
 
 Status ContainerManager::remove_container(const ContainerPtr& container) {
+    const LogScope pod_scope("pod", container->pod_id);
+    const LogScope scope("container", container->id);
     TRY(stop(container->id, std::chrono::seconds(0)));
     const std::lock_guard operation(container->operation);
     {
@@ -328,8 +353,8 @@ Status ContainerManager::remove_container(const ContainerPtr& container) {
         const std::lock_guard lock(mu_);
         containers_.erase(container->id);
     }
-    spdlog::info("container {}: pod {}: removed", container->id, container->pod_id);
     events_.publish(container->pod_id, container->id, ContainerEvent::kDeleted);
+    spdlog::info("container removed");
     return {};
 }
 

@@ -1,5 +1,6 @@
 #include "cri/base/settings.h"
 #include "cri/handlers/handlers.h"
+#include "cri/metrics/metrics.h"
 #include "runtime/sentry_runtime.h"
 
 namespace moat::cri {
@@ -11,6 +12,9 @@ Result<std::unique_ptr<Handlers>> make_handlers(const Settings& settings) {
     options.sentry_path = settings.sentry_path;
     options.gofer_path = settings.gofer_path;
     options.strace = settings.strace;
+    options.observe = [](const char* phase, double seconds) {
+        metrics::sandbox_phase(phase, seconds);
+    };
     options.log_level = settings.log_level == "trace" ? "debug" : settings.log_level;
     Handler& moat = handlers->add("moat", std::make_unique<runtime::SentryRuntime>(options));
     moat.features.recursive_read_only_mounts = true;

@@ -1,5 +1,7 @@
 #include "cri/images/image_store.h"
 
+#include "cri/base/fault_point.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
@@ -21,6 +23,7 @@ namespace {
 /// rename(2) of a finished directory to its place. One that is there already was made by somebody
 /// else at the same time: it is as good as ours, for the rename is the last step.
 Status move_into_place(const std::string& from, const std::string& to) {
+    fault_point("image.before a rename");
     if (rename(from.c_str(), to.c_str()) != 0 && errno != EEXIST && errno != ENOTEMPTY) {
         return Error::from_errno(errno, "rename to " + to);
     }

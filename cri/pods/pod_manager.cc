@@ -3,13 +3,18 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <chrono>
+
 #include "api.pb.h"
+#include "cri/base/fault_point.h"
 #include "cri/base/files.h"
+#include "cri/base/log.h"
 #include "cri/base/settings.h"
 #include "cri/containers/container_manager.h"
 #include "cri/containers/resources.h"
 #include "cri/containers/spec.h"
 #include "cri/events/container_events.h"
+#include "cri/metrics/metrics.h"
 #include "cri/pods/pod_files.h"
 #include "kernel/base/cleanup.h"
 #include "runtime/runtime.h"
@@ -94,13 +99,14 @@ Result<std::string> PodManager::run(const api::PodSandboxConfig& config,
     }
     const auto pod =
         std::make_shared<Pod>(record, std::make_shared<api::PodSandboxConfig>(config), runs);
+    const LogScope scope("pod", pod->id);
     const std::unique_lock operation(pod->operation);
     {
         const std::lock_guard lock(mu_);
         pods_[pod->id] = pod;
     }
     if (const Status created = create(*pod); !created.ok()) {
-        spdlog::warn("pod {}: not created: {}", pod->id, created.error().message());
+        spdlog::warn("pod not created: {}", created.error().message());
         Status undone = tear_down(*pod);
         if (undone.ok()) {
             undone = store_.erase(pod->id);
@@ -110,18 +116,20 @@ Result<std::string> PodManager::run(const api::PodSandboxConfig& config,
         } else {
             // The row keeps what could not be undone in sight; a stop or the next start tries
             // again.
-            spdlog::error("pod {}: undo of the creation: {}", pod->id, undone.error().message());
+            spdlog::error("undo of the pod's creation: {}", undone.error().message());
             (void)set_state(*pod, PodState::kDied);
         }
         return created.error().within("pod " + record.name_space + "/" + record.name);
     }
     start_watching(pod);
-    spdlog::info(
-        "pod {}: {}/{} is ready, handler \"{}\", address {}", pod->id, record.name_space,
-        record.name, handler,
-        pod->snapshot().network.ips.empty() ? "of the node" : pod->snapshot().network.ips.front());
     events_.publish(pod->id, pod->id, ContainerEvent::kCreated);
     events_.publish(pod->id, pod->id, ContainerEvent::kStarted);
+    const PodRecord made = pod->snapshot();
+    log_event(spdlog::level::info, "pod ready",
+              {{"namespace", made.name_space},
+               {"name", made.name},
+               {"handler", made.runtime},
+               {"address", made.network.ips.empty() ? "of the node" : made.network.ips.front()}});
     return pod->id;
 }
 
@@ -149,7 +157,13 @@ Status PodManager::update(const std::string& id, const api::LinuxContainerResour
 Status PodManager::create(Pod& pod) {
     PodRecord record = pod.snapshot();
     const api::PodSandboxConfig& config = *pod.config;
+    const auto start = std::chrono::steady_clock::now();
+    fault_point("pod.before its network");
     TRY(networks_.set_up(record, config, record.network));
+    metrics::sandbox_phase(
+        "network",
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    fault_point("pod.network made");
     TRY_HOST("database", store_.update(record));
     {
         const std::lock_guard lock(pod.mu);
@@ -162,6 +176,7 @@ Status PodManager::create(Pod& pod) {
     if (!config.log_directory().empty()) {
         TRY_HOST("log directory", make_directories(config.log_directory(), 0755));
     }
+    fault_point("pod.files written");
     runtime::SandboxConfig sandbox;
     sandbox.id = pod.id;
     sandbox.hostname = hostname;
@@ -177,12 +192,15 @@ Status PodManager::create(Pod& pod) {
     sandbox.annotations["io.kubernetes.cri.sandbox-uid"] = record.uid;
     sandbox.annotations["io.kubernetes.cri.sandbox-log-directory"] = config.log_directory();
     TRY_HOST("sandbox", pod.runtime().create_sandbox(sandbox));
+    fault_point("pod.sandbox made");
     return set_state(pod, PodState::kReady);
 }
 
 Status PodManager::tear_down(Pod& pod) {
     TRY_HOST("sandbox", pod.runtime().destroy_sandbox(pod.id));
+    fault_point("pod.sandbox destroyed again");
     TRY(networks_.tear_down(pod.snapshot(), *pod.config));
+    fault_point("pod.before its files go");
     TRY_HOST("files of the pod", remove_tree(settings_.pod_directory(pod.id)));
     return {};
 }
@@ -202,15 +220,19 @@ Status PodManager::stop_locked(Pod& pod) {
         return {};
     }
     TRY_HOST("database", set_state(pod, PodState::kStopping));
+    const LogScope scope("pod", pod.id);
     containers_->kill_all(pod.id);
+    fault_point("pod.containers killed");
     stop_watching(pod);
     // The files stay until the pod is removed: a container may still be asked about its mounts.
     TRY_HOST("stop pod " + pod.id + ": sandbox", pod.runtime().destroy_sandbox(pod.id));
+    fault_point("pod.sandbox destroyed");
     containers_->sandbox_gone(pod.id);
     TRY(networks_.tear_down(pod.snapshot(), *pod.config));
+    fault_point("pod.network gone");
     TRY_HOST("database", set_state(pod, PodState::kStopped));
-    spdlog::info("pod {}: stopped", pod.id);
     events_.publish(pod.id, pod.id, ContainerEvent::kStopped);
+    spdlog::info("pod stopped");
     return {};
 }
 
@@ -224,14 +246,17 @@ Status PodManager::remove(const std::string& id) {
 }
 
 Status PodManager::remove_locked(const PodPtr& pod) {
+    const LogScope scope("pod", pod->id);
     TRY(stop_locked(*pod));
     TRY_HOST("database", set_state(*pod, PodState::kRemoving));
     TRY(containers_->remove_all(pod->id));
+    fault_point("pod.containers removed");
     TRY(tear_down(*pod));
+    fault_point("pod.before its row goes");
     TRY_HOST("database", store_.erase(pod->id));
     forget(pod->id);
-    spdlog::info("pod {}: removed", pod->id);
     events_.publish(pod->id, pod->id, ContainerEvent::kDeleted);
+    spdlog::info("pod removed");
     return {};
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "api.pb.h"
+#include "cri/base/fault_point.h"
 #include "cri/base/files.h"
 #include "cri/base/settings.h"
 #include "cri/cni/netns.h"
@@ -115,6 +116,7 @@ Status PodNetworks::set_up(const PodRecord& pod, const api::PodSandboxConfig& co
         return {};
     }
     TRY_HOST("network namespace", create_network_namespace(network.namespace_path));
+    fault_point("network.namespace made");
     if (network.kind == PodNetwork::Kind::kBuiltin) {
         const std::vector<PortMapping> ports = TRY(host_ports(config));
         network.ips = {
@@ -157,6 +159,7 @@ Status PodNetworks::tear_down(const PodRecord& pod, const api::PodSandboxConfig&
         TRY_HOST("network of the pod",
                  cni_delete(list, cni().plugins, cni_arguments, network.cni_result));
     }
+    fault_point("network.before its namespace goes");
     TRY_HOST("network namespace", remove_network_namespace(network.namespace_path));
     return {};
 }

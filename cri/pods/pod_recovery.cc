@@ -7,8 +7,10 @@
 #include <condition_variable>
 
 #include "api.pb.h"
+#include "cri/base/log.h"
 #include "cri/containers/container_manager.h"
 #include "cri/events/container_events.h"
+#include "cri/metrics/metrics.h"
 #include "cri/pods/pod_manager.h"
 #include "runtime/runtime.h"
 
@@ -36,6 +38,7 @@ Status PodManager::recover() {
 }
 
 void PodManager::recover_pod(const PodPtr& pod) {
+    const LogScope scope("pod", pod->id);
     const std::unique_lock operation(pod->operation);
     const PodState state = pod->snapshot().state;
     Status settled;
@@ -44,16 +47,22 @@ void PodManager::recover_pod(const PodPtr& pod) {
             if (pod->runtime().sandbox_alive(pod->id)) {
                 containers_->reconcile(pod->id);
                 start_watching(pod);
-                spdlog::info("pod {}: found again", pod->id);
+                spdlog::info("pod found again");
+                metrics::recovered("pod_found_again");
             } else {
                 sandbox_died(*pod);
+                metrics::recovered("pod_died");
             }
             break;
         case PodState::kCreating:
         case PodState::kRemoving:
+            spdlog::warn("pod half made or half removed by the last moatd: it goes");
+            metrics::recovered("pod_undone");
             settled = remove_locked(pod);
             break;
         case PodState::kStopping:
+            spdlog::warn("pod half stopped by the last moatd: it is stopped");
+            metrics::recovered("pod_stopped");
             settled = stop_locked(*pod);
             break;
         case PodState::kStopped:
@@ -62,22 +71,23 @@ void PodManager::recover_pod(const PodPtr& pod) {
             break;
     }
     if (!settled.ok()) {
-        spdlog::error("pod {}: left half-way by the last moatd and not cleaned up: {}", pod->id,
+        spdlog::error("pod left half-way by the last moatd and not cleaned up: {}",
                       settled.error().message());
         (void)set_state(*pod, PodState::kDied);
     }
 }
 
 void PodManager::sandbox_died(Pod& pod) {
+    const LogScope scope("pod", pod.id);
     {
         const std::lock_guard lock(pod.mu);
         if (pod.record.state != PodState::kReady) {
             return;  // it is being stopped: that is why it died
         }
     }
-    spdlog::error("pod {}: its sentry is gone", pod.id);
+    spdlog::error("the pod's sentry is gone");
     if (const Status status = set_state(pod, PodState::kDied); !status.ok()) {
-        spdlog::error("pod {}: {}", pod.id, status.error().message());
+        spdlog::error("{}", status.error().message());
     }
     containers_->sandbox_gone(pod.id);
     events_.publish(pod.id, pod.id, ContainerEvent::kStopped);
@@ -107,13 +117,14 @@ void PodManager::stop_watching(Pod& pod) {
 }
 
 void PodManager::watch(const PodPtr& pod) {
+    const LogScope scope("pod", pod->id);
     for (;;) {
         auto stream = pod->runtime().events(pod->id);
         if (!stream.ok()) {
             if (!pod->runtime().sandbox_alive(pod->id)) {
                 return sandbox_died(*pod);
             }
-            spdlog::warn("pod {}: events: {}; trying again", pod->id, stream.error().message());
+            spdlog::warn("events: {}; trying again", stream.error().message());
             std::unique_lock lock(pod->watch_mu);
             if (pod->watch_changed.wait_for(lock, std::chrono::seconds(1),
                                             [&] { return pod->watch_stopped; })) {
@@ -146,7 +157,7 @@ void PodManager::watch(const PodPtr& pod) {
                 if (!cancelled && !pod->runtime().sandbox_alive(pod->id)) {
                     return sandbox_died(*pod);
                 }
-                spdlog::warn("pod {}: event stream: {}; opening it again", pod->id,
+                spdlog::warn("event stream: {}; opening it again",
                              event.error().message());
                 break;
             }

@@ -1,8 +1,10 @@
 #include "cri/server/image_service.h"
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "cri/base/base64.h"
+#include "cri/metrics/metrics.h"
 #include "cri/server/convert.h"
 #include "cri/server/node.h"
 #include "cri/server/stream_items.h"
@@ -94,8 +96,12 @@ Result<std::vector<api::Image>> ImageService::images(const api::ImageFilter& fil
     if (!auth.ok()) {
         return to_grpc(auth.error());
     }
+    const auto pull_start = std::chrono::steady_clock::now();
     const auto id = node_.puller->pull(request->image().image(), *auth,
                                        [context] { return context->IsCancelled(); });
+    metrics::image_pulled(id.ok(), std::chrono::duration<double>(
+                                     std::chrono::steady_clock::now() - pull_start)
+                                     .count());
     if (!id.ok()) {
         return to_grpc(id.error());
     }

@@ -5,6 +5,7 @@
 
 #include "cri/base/log.h"
 #include "cri/config/setting_table.h"
+#include "cri/pods/strays.h"
 #include "cri/handlers/handlers.h"
 #include "cri/server/convert.h"
 
@@ -78,6 +79,7 @@ Result<std::unique_ptr<Node>> Node::open(const Settings& settings,
     for (const PodPtr& pod : node->pods->list()) {
         records.push_back(pod->snapshot());
     }
+    sweep_strays(settings, *node->pods, *node->containers, *node->handlers);
     TRY_STEP("networks of the last moatd", node->networks->recover(records));
     return node;
 }

@@ -6,12 +6,16 @@
 
 namespace moat::cri {
 
-::grpc::Status RuntimeService::CreateContainer(::grpc::ServerContext*,
+::grpc::Status RuntimeService::CreateContainer(::grpc::ServerContext* context,
                                                const api::CreateContainerRequest* request,
                                                api::CreateContainerResponse* response) {
     auto id = node_.containers->create(request->pod_sandbox_id(), request->config());
     if (!id.ok()) {
         return to_grpc(id.error());
+    }
+    if (context->IsCancelled()) {
+        (void)node_.containers->remove(*id);
+        return {::grpc::StatusCode::CANCELLED, "the client did not wait for its container"};
     }
     response->set_container_id(*id);
     return ::grpc::Status::OK;

@@ -22,12 +22,17 @@ std::string pod_info(const PodRecord& record, const std::string& network_namespa
 
 }  // namespace
 
-::grpc::Status RuntimeService::RunPodSandbox(::grpc::ServerContext*,
+::grpc::Status RuntimeService::RunPodSandbox(::grpc::ServerContext* context,
                                              const api::RunPodSandboxRequest* request,
                                              api::RunPodSandboxResponse* response) {
     auto id = node_.pods->run(request->config(), request->runtime_handler());
     if (!id.ok()) {
         return to_grpc(id.error());
+    }
+    if (context->IsCancelled()) {
+        // Nobody will ever hear of it: half a pod in the client's eyes.
+        (void)node_.pods->remove(*id);
+        return {::grpc::StatusCode::CANCELLED, "the client did not wait for its pod"};
     }
     response->set_pod_sandbox_id(*id);
     return ::grpc::Status::OK;

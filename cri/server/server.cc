@@ -6,22 +6,36 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <thread>
 
+#include "cri/metrics/metrics.h"
 #include "cri/server/image_service.h"
+#include "cri/server/metrics_server.h"
 #include "cri/server/node.h"
+#include "cri/server/rpc_observer.h"
 #include "cri/server/runtime_service.h"
+#include "cri/server/service_manager.h"
 
 namespace moat::cri {
 
 namespace {
 
+/// As containerd: no request is nearly as long.
+constexpr int kMaxRequest = 16 << 20;
 /// Two streams of ExecSync at their limit, and room for the rest of the message.
-constexpr int kMaxMessage = 2 * static_cast<int>(kExecOutputLimit) + (1 << 20);
-/// What calls in progress get to end once moatd has been told to.
-constexpr std::chrono::seconds kShutdownPatience{2};
+constexpr int kMaxResponse = 2 * static_cast<int>(kExecOutputLimit) + (1 << 20);
+/// Each call in progress has one: a stop waits for its guest, so a node's worth of them must fit.
+/// What exceeds them is refused with RESOURCE_EXHAUSTED.
+constexpr int kMaxThreads = 1024;
+constexpr int kMaxStreams = 1024;
+/// A self-check that takes longer is a no.
+constexpr std::chrono::seconds kAnswerTime{5};
+/// For handlers that do not end although their client has been told that they were cancelled.
+constexpr std::chrono::seconds kLastPatience{2};
 
 /// Removes a socket that nobody listens on, which a killed moatd has left: gRPC would not bind to
 /// it.
@@ -49,9 +63,67 @@ void reload(Node& node, const ConfigSource& source) {
     if (!changed.ok()) {
         spdlog::error("configuration not reloaded, the old one stays: {}",
                       changed.error().message());
+        metrics::config_reloaded(false);
         return;
     }
     node.apply(*changed);
+    metrics::config_reloaded(true);
+}
+
+/// Whether a CRI call is answered, asked in the way of every client.
+class SelfCheck {
+  public:
+    explicit SelfCheck(const std::string& path)
+        : stub_(api::RuntimeService::NewStub(
+              ::grpc::CreateChannel("unix:" + path, ::grpc::InsecureChannelCredentials()))) {}
+    bool answers() {
+        ::grpc::ClientContext context;
+        context.set_deadline(std::chrono::system_clock::now() + kAnswerTime);
+        api::VersionResponse response;
+        return stub_->Version(&context, api::VersionRequest(), &response).ok();
+    }
+
+  private:
+    std::unique_ptr<api::RuntimeService::Stub> stub_;
+};
+
+/// Waits for a signal of `signals` that is not SIGHUP.
+int wait_for_end(Node& node, const ConfigSource& source, const ServiceManager& service,
+                 const sigset_t& signals) {
+    for (;;) {
+        int signal = 0;
+        if (sigwait(&signals, &signal) == 0 && signal != SIGHUP) {
+            return signal;
+        }
+        service.reloading();
+        reload(node, source);
+        service.notify("READY=1\nSTATUS=Serving the CRI");
+    }
+}
+
+/// No new calls; those in progress get `grace`, then their clients are told that they were
+/// cancelled. A second signal, or handlers that do not return, end the process at once: what is
+/// half done is settled by the next start, as after a kill.
+void shut_down(::grpc::Server& server, std::chrono::seconds grace) {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGUSR2);
+    std::thread ending([&] {
+        server.Shutdown(std::chrono::system_clock::now() + grace);
+        server.Wait();
+        kill(getpid(), SIGUSR2);
+    });
+    const timespec limit{(grace + kLastPatience).count(), 0};
+    const int signal = sigtimedwait(&signals, nullptr, &limit);
+    if (signal != SIGUSR2) {
+        spdlog::warn("moatd ends at once, calls are cut short: {}",
+                     signal < 0 ? "they did not end in time" : "a second signal");
+        spdlog::default_logger()->flush();
+        _exit(0);
+    }
+    ending.join();
 }
 
 }  // namespace
@@ -66,6 +138,8 @@ Status serve(const Settings& settings, const ConfigSource& source) {
         return invalid_argument("--socket " + settings.socket +
                                 ": not unix:// and an absolute path");
     }
+    ServiceManager service;
+    service.notify("STATUS=Looking for the pods of the last moatd");
     const auto node = TRY(Node::open(settings, TRY(make_handlers(settings))));
     TRY(make_directories(path.substr(0, std::max<size_t>(path.rfind('/'), 1)), 0711));
     TRY(clear_socket(path));
@@ -76,8 +150,18 @@ Status serve(const Settings& settings, const ConfigSource& source) {
     builder.AddListeningPort("unix:" + path, ::grpc::InsecureServerCredentials(), &port);
     builder.RegisterService(&runtime_service);
     builder.RegisterService(&image_service);
-    builder.SetMaxReceiveMessageSize(kMaxMessage);
-    builder.SetMaxSendMessageSize(kMaxMessage);
+    builder.SetMaxReceiveMessageSize(kMaxRequest);
+    builder.SetMaxSendMessageSize(kMaxResponse);
+    ::grpc::ResourceQuota quota("cri");
+    quota.SetMaxThreads(kMaxThreads);
+    builder.SetResourceQuota(quota);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);
+    // Clients may ask whether the connection lives, as often as kubelet does and not much more.
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+    std::vector<std::unique_ptr<::grpc::experimental::ServerInterceptorFactoryInterface>> observers;
+    observers.push_back(make_rpc_observer());
+    builder.experimental().SetInterceptorCreators(std::move(observers));
     // Whoever may connect is root of the node in all but name. The umask closes the moment between
     // bind and chmod.
     const mode_t before = umask(0177);
@@ -86,21 +170,27 @@ Status serve(const Settings& settings, const ConfigSource& source) {
     if (server == nullptr) {
         return internal_error("--socket " + path + ": cannot listen on it");
     }
+    SelfCheck self(path);
+    const auto answers = [&self] { return self.answers(); };
+    std::unique_ptr<MetricsServer> metrics_server;
+    if (!settings.metrics_address.empty()) {
+        metrics_server = TRY(MetricsServer::listen(settings.metrics_address, *node, answers));
+        spdlog::info("metrics are at http://{}/metrics", metrics_server->address());
+    }
     spdlog::info("moatd serves the CRI on {}", path);
+    service.notify("READY=1\nSTATUS=Serving the CRI");
+    service.watch(answers);
 
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGHUP);
-    int signal = 0;
-    while (sigwait(&signals, &signal) != 0 || signal == SIGHUP) {
-        reload(*node, source);
-    }
+    const int signal = wait_for_end(*node, source, service, signals);
+    service.notify("STOPPING=1\nSTATUS=Waiting for calls in progress; pods run on");
     spdlog::info("signal {}: moatd ends, its pods run on", signal);
     node->events.close();
-    server->Shutdown(std::chrono::system_clock::now() + kShutdownPatience);
-    server->Wait();
+    shut_down(*server, std::chrono::seconds(settings.shutdown_grace_s));
     return {};
 }
 

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "cri/base/error.h"
+#include "cri/base/fault_point.h"
 
 struct sqlite3;
 struct sqlite3_stmt;
@@ -98,7 +99,13 @@ class Database {
         sqlite3_stmt* statement = TRY(prepare(sql));
         int index = 0;
         (bind_any(statement, ++index, args), ...);
-        return step_all(statement, sql, visit);
+        if (visit != nullptr) {
+            return step_all(statement, sql, visit);
+        }
+        fault_point_of_statement("before", sql);
+        const Status status = step_all(statement, sql, visit);
+        fault_point_of_statement("after", sql);
+        return status;
     }
     template <typename T>
     static void bind_any(sqlite3_stmt* statement, int index, const T& value) {

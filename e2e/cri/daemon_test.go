@@ -76,6 +76,12 @@ func (d *Daemon) arguments() []string {
 
 func (d *Daemon) start() {
 	d.t.Helper()
+	d.launch()
+	d.connect()
+}
+
+func (d *Daemon) launch() {
+	d.t.Helper()
 	log, err := os.OpenFile(filepath.Join(d.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	must(d.t, err)
 	d.log = log
@@ -85,7 +91,26 @@ func (d *Daemon) start() {
 	d.command.Env = append(os.Environ(), "PATH="+referenceDir+":"+os.Getenv("PATH"))
 	d.command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	must(d.t, d.command.Start())
-	d.connect()
+}
+
+// tryConnect returns an error while the daemon does not answer.
+func (d *Daemon) tryConnect() error {
+	if _, err := os.Stat(d.socket); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	runtime, err := criclient.NewRemoteRuntimeService(ctx, "unix://"+d.socket, 20*time.Second, nil, false)
+	if err != nil {
+		return err
+	}
+	images, err := criclient.NewRemoteImageService(ctx, "unix://"+d.socket, 60*time.Second, nil, false)
+	if err != nil {
+		runtime.Close(ctx)
+		return err
+	}
+	d.runtime, d.images = runtime, images
+	return nil
 }
 
 // connect waits until the daemon answers and says that it is ready.

@@ -333,8 +333,11 @@ Status SentryRuntime::create_sandbox(const SandboxConfig& config) {
     if (config.resources.memory_limit_bytes.value_or(-1) > 0) {
         sentry.plan.memory_bytes = *config.resources.memory_limit_bytes;
     }
-    TRY_STEP(step, start_sentry(launch, sentry));
-    TRY_STEP(step, boot_sentry(launch, sentry.plan));
+    {
+        const Phase phase(impl_->options, "sentry");
+        TRY_STEP(step, start_sentry(launch, sentry));
+        TRY_STEP(step, boot_sentry(launch, sentry.plan));
+    }
     record.complete = true;
     TRY_STEP(step, launch.directory.save(record));
     undo_all.release();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -45,6 +46,27 @@ struct SentryRuntime::Impl {
   private:
     std::mutex manager_mutex_;  // leaf: nothing of kernel/ is locked under it
     std::unique_ptr<cgroups::Manager> manager_;
+};
+
+/// Tells Options::observe, if it is set, how long it lived.
+class Phase {
+  public:
+    Phase(const Options& options, const char* name)
+        : options_(options), name_(name), start_(std::chrono::steady_clock::now()) {}
+    ~Phase() {
+        if (options_.observe) {
+            options_.observe(name_, std::chrono::duration<double>(std::chrono::steady_clock::now() -
+                                                                  start_)
+                                        .count());
+        }
+    }
+    Phase(const Phase&) = delete;
+    Phase& operator=(const Phase&) = delete;
+
+  private:
+    const Options& options_;
+    const char* name_;
+    const std::chrono::steady_clock::time_point start_;
 };
 
 /// Everything that creates: one object for one create() or create_sandbox(), torn down unless done.

@@ -1,3 +1,4 @@
+#include <fstream>
 #include <errno.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -11,6 +12,8 @@ namespace moat::runtime {
 namespace {
 
 constexpr int kStatsTimeoutMs = 300;
+/// Of one among many that a scrape asks.
+constexpr int kCountersTimeoutMs = 200;
 
 /// What wait(2) would tell of a process that the kernel killed with its sentry.
 ExitStatus killed_exit(bool oom) {
@@ -352,6 +355,32 @@ Result<Stats> SentryRuntime::sandbox_stats(const std::string& sandbox_id) {
     out.processes = manager->processes(record.pod_cgroup).size();
     out.cgroup = record.pod_cgroup;
     return out;
+}
+
+Result<SandboxCounters> SentryRuntime::sandbox_counters(const std::string& sandbox_id) {
+    const std::string step = "counters of sandbox " + sandbox_id;
+    const Record record = TRY_STEP(step, impl_->load(sandbox_id));
+    auto client = TRY_STEP(step, impl_->connect(sandbox_id));
+    const auto answer = TRY_STEP(step, client.call("unsupported", {}, {}, kCountersTimeoutMs));
+    SandboxCounters counters;
+    // A sentry that has been taken over may answer anything.
+    if (const auto calls = answer.find("calls"); calls != answer.end() && calls->is_object()) {
+        for (const auto& [name, count] : calls->items()) {
+            if (count.is_number_unsigned()) {
+                counters.unsupported[name] = count.template get<uint64_t>();
+            }
+        }
+    }
+    std::ifstream status("/proc/" + std::to_string(record.sentry.pid) + "/status");
+    for (std::string line; std::getline(status, line);) {
+        unsigned long long number = 0;
+        if (sscanf(line.c_str(), "VmRSS: %llu kB", &number) == 1) {
+            counters.memory_bytes = number * 1024;
+        } else if (sscanf(line.c_str(), "Threads: %llu", &number) == 1) {
+            counters.threads = number;
+        }
+    }
+    return counters;
 }
 
 Result<std::unique_ptr<EventStream>> SentryRuntime::events(const std::string& sandbox_id) {

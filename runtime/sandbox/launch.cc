@@ -42,7 +42,13 @@ Result<ScopedFd> open_program(const std::string& configured, const char* name) {
             return Error::from_errno(errno, "read /proc/self/exe");
         }
         path.assign(self, n);
-        path = path.substr(0, path.rfind('/') + 1) + name;
+        const std::string folder = path.substr(0, path.rfind('/') + 1);
+        path = folder + name;
+        // Installed, `moat` is in bin and what it starts is not for people to call.
+        if (const std::string installed = folder + "../lib/moat/" + name;
+            ::access(path.c_str(), F_OK) != 0 && ::access(installed.c_str(), F_OK) == 0) {
+            path = installed;
+        }
     }
     ScopedFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!fd) {
@@ -55,8 +61,11 @@ Status start_sentry(Launch& launch, const SentryConfig& config) {
     const auto* manager = TRY(launch.impl.manager());
     const ScopedFd program = TRY(open_program(launch.impl.options.sentry_path, "moat-sentry"));
     const std::string own = config.cgroup + "/sentry";
-    TRY_STEP("make the pod's cgroup", manager->make(own));
-    TRY_STEP("limit the pod", manager->set_limits(config.cgroup, config.limits));
+    {
+        const Phase phase(launch.impl.options, "cgroup");
+        TRY_STEP("make the pod's cgroup", manager->make(own));
+        TRY_STEP("limit the pod", manager->set_limits(config.cgroup, config.limits));
+    }
     const auto join = TRY_STEP("open the pod's cgroup", manager->open_join(own));
     const ScopedFd log = TRY(launch.directory.open_log("sentry.log"));
     const ScopedFd control = TRY(listen_in(launch.directory.fd(), "control.sock"));
@@ -117,6 +126,7 @@ Status boot_sentry(Launch& launch, const control::SandboxPlan& plan) {
 
 Result<ScopedFd> start_gofer(Launch& launch, const gofer::GoferPlan& plan,
                              const std::string& cgroup) {
+    const Phase phase(launch.impl.options, "gofer");
     const auto* manager = TRY(launch.impl.manager());
     const ScopedFd program = TRY(open_program(launch.impl.options.gofer_path, "moat-gofer"));
     const auto join = TRY_STEP("open the pod's cgroup", manager->open_join(cgroup));
