@@ -19,6 +19,8 @@ namespace {
 
 constexpr char kDefaultRange[] = "10.213.0.0/16";
 constexpr char kRangeSetting[] = "pod_cidr";
+/// There while the node may have our netfilter table.
+constexpr char kRulesSetting[] = "node_rules";
 constexpr char kNodeRangesSetting[] = "pod_cidrs";
 /// Link-local (RFC 3927), on every host side: a pod only ever sees its own.
 constexpr uint32_t kGateway = 0xa9fe0101;
@@ -127,7 +129,19 @@ Status BuiltinNetwork::write_rules() {
                                    {row.text(1), static_cast<int>(row.integer(3)),
                                     static_cast<int>(row.integer(4)), row.text(2)}});
         }));
+    const bool empty = rules.ports.empty() && rules.ranges.empty();
+    bool there = false;
+    TRY(database_.query(
+        "SELECT 1 FROM settings WHERE key=?", [&](const Row&) { there = true; }, kRulesSetting));
+    if (empty && !there) {
+        return {};
+    }
+    TRY(database_.run("INSERT OR REPLACE INTO settings (key, value) VALUES (?,'1')",
+                      kRulesSetting));
     const Status applied = apply_rules(rules, table_);
+    if (applied.ok() && empty) {
+        TRY(database_.run("DELETE FROM settings WHERE key=?", kRulesSetting));
+    }
     rules_written_ = applied.ok();
     if (!applied.ok() && applied.error().code() == ENOENT && rules.ports.empty()) {
         // Without nft pods reach each other and the node, which is what they need most.
