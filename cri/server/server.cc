@@ -1,5 +1,6 @@
 #include "cri/server/server.h"
 
+#include <grpc/support/time.h>
 #include <grpcpp/grpcpp.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
@@ -70,6 +71,12 @@ void reload(Node& node, const ConfigSource& source) {
     metrics::config_reloaded(true);
 }
 
+/// A deadline that no change of the wall clock moves.
+gpr_timespec monotonic_in(std::chrono::seconds time) {
+    return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                        gpr_time_from_seconds(time.count(), GPR_TIMESPAN));
+}
+
 /// Whether a CRI call is answered, asked in the way of every client.
 class SelfCheck {
   public:
@@ -78,7 +85,7 @@ class SelfCheck {
               ::grpc::CreateChannel("unix:" + path, ::grpc::InsecureChannelCredentials()))) {}
     bool answers() {
         ::grpc::ClientContext context;
-        context.set_deadline(std::chrono::system_clock::now() + kAnswerTime);
+        context.set_deadline(monotonic_in(kAnswerTime));
         api::VersionResponse response;
         return stub_->Version(&context, api::VersionRequest(), &response).ok();
     }
@@ -111,7 +118,7 @@ void shut_down(::grpc::Server& server, std::chrono::seconds grace) {
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGUSR2);
     std::thread ending([&] {
-        server.Shutdown(std::chrono::system_clock::now() + grace);
+        server.Shutdown(monotonic_in(grace));
         server.Wait();
         kill(getpid(), SIGUSR2);
     });
