@@ -137,6 +137,8 @@ func TestLogLinesCarryFields(t *testing.T) {
 	p := newPod(d)
 	id, _ := p.start("sleep 1000")
 	must(t, d.runtime.StopContainer(ctx, id, 0))
+	d.logged("container exited", 0) // by the thread that listens to the sandbox, not by the call
+	d.logged("\"rpc\":\"StopContainer\"", 0)
 	seen := map[string]map[string]string{}
 	for _, line := range strings.Split(strings.TrimSpace(d.logText()), "\n") {
 		var fields map[string]string
