@@ -9,7 +9,7 @@
 #include "cri/base/log.h"
 #include "cri/config/config_file.h"
 #include "cri/config/setting_table.h"
-#include "cri/images/archive.h"
+#include "cri/image_commands.h"
 #include "cri/server/node.h"
 #include "cri/server/server.h"
 #include "kernel/base/version.h"
@@ -21,25 +21,6 @@ using namespace moat::cri;
 int fail(const moat::cri::Error& error) {
     std::fprintf(stderr, "moatd: %s\n", error.message().c_str());
     return 1;
-}
-
-int load(const Settings& settings, const std::string& archive, const std::string& name) {
-    auto access = open_images(settings);
-    if (!access.ok()) {
-        return fail(access.error());
-    }
-    const auto loaded = load_archive(*access->images, archive, name);
-    if (!loaded.ok()) {
-        return fail(loaded.error());
-    }
-    for (const LoadedImage& image : *loaded) {
-        std::printf("%s", image.id.c_str());
-        for (const std::string& tag : image.names) {
-            std::printf(" %s", tag.c_str());
-        }
-        std::printf("\n");
-    }
-    return 0;
 }
 
 int print(const std::string& text) {
@@ -85,27 +66,6 @@ std::vector<Override> overrides_of(const std::vector<CLI::Option*>& options) {
     return overrides;
 }
 
-int list(const Settings& settings) {
-    auto access = open_images(settings);
-    if (!access.ok()) {
-        return fail(access.error());
-    }
-    const auto images = access->images->list();
-    if (!images.ok()) {
-        return fail(images.error());
-    }
-    for (const ImageRecord& image : *images) {
-        std::printf("%s %llu", image.id.c_str(), static_cast<unsigned long long>(image.size));
-        for (const auto* names : {&image.tags, &image.digests}) {
-            for (const std::string& name : *names) {
-                std::printf(" %s", name.c_str());
-            }
-        }
-        std::printf("\n");
-    }
-    return 0;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -118,16 +78,7 @@ int main(int argc, char** argv) {
             ->capture_default_str();
     const std::vector<CLI::Option*> options = add_settings(app);
 
-    std::string archive;
-    std::string name;
-    CLI::App* image =
-        app.add_subcommand("image", "works on the images of --root, also beside a running moatd");
-    image->require_subcommand(1);
-    CLI::App* image_load = image->add_subcommand("load", "load an OCI layout or a docker archive");
-    image_load->add_option("ARCHIVE", archive, "a tar, plain or packed with gzip or zstd")
-        ->required();
-    image_load->add_option("--name", name, "the image's name, instead of the archive's");
-    CLI::App* image_list = image->add_subcommand("list", "id, size and names of all images");
+    ImageCommands image(app);
     CLI::App* config = app.add_subcommand("config", "the configuration file");
     config->require_subcommand(1);
     CLI::App* config_default =
@@ -135,8 +86,7 @@ int main(int argc, char** argv) {
     CLI::App* config_check = config->add_subcommand("check", "read the file as moatd would");
     CLI::App* config_show =
         config->add_subcommand("show", "print the settings that file and command line make");
-    for (CLI::App* command :
-         {image, image_load, image_list, config, config_default, config_check, config_show}) {
+    for (CLI::App* command : {config, config_default, config_check, config_show}) {
         command->fallthrough();  // moatd's own options may stand behind the command, too
     }
     CLI11_PARSE(app, argc, argv);
@@ -162,11 +112,8 @@ int main(int argc, char** argv) {
     // Files get the modes that they are opened with.
     umask(0022);
     start_log(settings);
-    if (image_load->parsed()) {
-        return load(settings, archive, name);
-    }
-    if (image_list->parsed()) {
-        return list(settings);
+    if (image.parsed()) {
+        return image.run(settings);
     }
     // Before any thread is made, so that all inherit it and only serve() takes them.
     sigset_t signals;

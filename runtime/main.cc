@@ -3,9 +3,11 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
+#include <string_view>
 
 #include "kernel/base/log.h"
 #include "runtime/cli/cli.h"
+#include "runtime/cli/image.h"
 
 namespace {
 
@@ -58,6 +60,8 @@ int run(int argc, char** argv) {
     app.add_option("--criu", ignored, "accepted; there is no checkpointing");
     app.add_option("--sentry", cli.options.sentry_path, "the moat-sentry to use");
     app.add_option("--gofer", cli.options.gofer_path, "the moat-gofer to use");
+    // For the list of verbs: main() has taken it away before.
+    app.add_subcommand("image", "load, list, pull, tag, remove, prune images: moatd's own command");
     app.require_subcommand(1);
     for (const auto add : {cli::add_create, cli::add_start, cli::add_run, cli::add_state,
                            cli::add_kill, cli::add_delete, cli::add_exec, cli::add_list,
@@ -81,4 +85,9 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
-int main(int argc, char** argv) { return run(argc, argv); }
+int main(int argc, char** argv) {
+    if (argc > 1 && std::string_view(argv[1]) == "image") {
+        return cli::run_image_command(argv + 1);
+    }
+    return run(argc, argv);
+}

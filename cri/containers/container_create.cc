@@ -11,6 +11,7 @@
 #include "cri/base/log.h"
 #include "cri/base/settings.h"
 #include "cri/containers/container_manager.h"
+#include "cri/containers/image_volumes.h"
 #include "cri/containers/spec.h"
 #include "cri/containers/terminal.h"
 #include "cri/events/container_events.h"
@@ -80,7 +81,8 @@ Result<ContainerRecord> ContainerManager::plan(const std::string& pod_id,
 }
 
 Result<std::string> ContainerManager::create(const std::string& pod_id,
-                                             const api::ContainerConfig& config) {
+                                             const api::ContainerConfig& request) {
+    api::ContainerConfig config = request;
     const PodPtr pod = TRY(pods_.find(pod_id));
     TRY(check_container_config(config, *pod->config));
     const std::shared_lock pod_operation(pod->operation);
@@ -91,6 +93,7 @@ Result<std::string> ContainerManager::create(const std::string& pod_id,
     {
         // From the look at the image to the row that refers to it nothing may be collected.
         const FileLock hold = TRY_HOST("image store", images_.hold());
+        TRY(resolve_image_volumes(images_, config));
         ContainerRecord record = TRY(plan(pod->id, config));
         if (!config.log_path().empty()) {
             record.log_path = pod->config->log_directory() + "/" + config.log_path();
@@ -150,7 +153,8 @@ Status ContainerManager::make(Container& container) {
     const ImageConfig image_config =
         TRY_HOST("image " + image->id, parse_image_config(image->config));
     const auto sandbox = pod->runtime().state(pod->id);
-    SpecInput input{.config = config, .pod = *pod->config, .image = image_config};
+    const api::ContainerConfig placed = TRY(place_image_volumes(images_, config));
+    SpecInput input{.config = placed, .pod = *pod->config, .image = image_config};
     input.rootfs = images_.root_path(record.chain_id);
     input.user = TRY(resolve_user(input.rootfs, user_request(config, image_config)));
     input.container_id = container.id;

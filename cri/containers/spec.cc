@@ -11,6 +11,7 @@
 #include "api.pb.h"
 #include "cri/base/files.h"
 #include "cri/containers/capabilities.h"
+#include "cri/containers/image_volumes.h"
 #include "runtime/runtime.h"
 
 namespace moat::cri {
@@ -65,8 +66,8 @@ Status check_mount(const api::Mount& mount) {
     if (mount.container_path().empty()) {
         return invalid_argument("mounts: container_path: missing");
     }
-    if (mount.has_image()) {
-        return not_supported(where + ": image volumes are not built yet");
+    if (mount.has_image() && !mount.image().image().empty()) {
+        return check_image_mount(mount);
     }
     if (mount.host_path().empty() || mount.host_path().front() != '/') {
         return invalid_argument(where + ": host_path: not an absolute path: \"" +

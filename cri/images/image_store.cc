@@ -279,7 +279,8 @@ Status ImageStore::collect() {
     std::vector<std::string> layers;
     TRY(database_.query(
         "SELECT chain_id FROM roots WHERE chain_id NOT IN (SELECT chain_id FROM images)"
-        " AND chain_id NOT IN (SELECT chain_id FROM containers)",
+        " AND chain_id NOT IN (SELECT chain_id FROM containers)"
+        " AND chain_id NOT IN (SELECT chain_id FROM container_volumes)",
         [&](const Row& row) { roots.push_back(row.text(0)); }));
     // The row goes first: after a kill in between, a directory without a row is merely made again.
     for (const std::string& chain : roots) {

@@ -1,9 +1,11 @@
 #include "cri/server/image_service.h"
 
+#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "cri/base/base64.h"
+#include "cri/images/reference.h"
 #include "cri/metrics/metrics.h"
 #include "cri/server/convert.h"
 #include "cri/server/node.h"
@@ -33,6 +35,29 @@ Result<RegistryAuth> registry_auth(const api::AuthConfig& config) {
     return auth;
 }
 
+/// Whether one of its names is among those that the settings pin.
+bool is_pinned(const Settings& settings, const ImageRecord& image) {
+    for (const std::string& name : settings.pinned_images) {
+        const auto reference = parse_reference(name);
+        if (!reference.ok()) {
+            continue;
+        }
+        const bool by_tag = reference->digest.empty();
+        const auto& names = by_tag ? image.tags : image.digests;
+        const std::string whole =
+            by_tag ? reference->tagged() : reference->by_digest(reference->digest);
+        if (std::find(names.begin(), names.end(), whole) != names.end()) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void fill_image(api::Image& out, const Settings& settings, const ImageRecord& image) {
+    fill(out, image);
+    out.set_pinned(is_pinned(settings, image));
+}
+
 }  // namespace
 
 Result<std::vector<api::Image>> ImageService::images(const api::ImageFilter& filter) {
@@ -40,12 +65,12 @@ Result<std::vector<api::Image>> ImageService::images(const api::ImageFilter& fil
     const std::string& name = filter.image().image();
     if (!name.empty()) {
         if (const auto image = TRY(node_.images->find(name))) {
-            fill(found.emplace_back(), *image);
+            fill_image(found.emplace_back(), node_.settings, *image);
         }
         return found;
     }
     for (const ImageRecord& image : TRY(node_.images->list())) {
-        fill(found.emplace_back(), image);
+        fill_image(found.emplace_back(), node_.settings, image);
     }
     return found;
 }
@@ -76,7 +101,7 @@ Result<std::vector<api::Image>> ImageService::images(const api::ImageFilter& fil
     if (!*image) {
         return ::grpc::Status::OK;  // the CRI's word for "not here" is an answer without an image
     }
-    fill(*response->mutable_image(), **image);
+    fill_image(*response->mutable_image(), node_.settings, **image);
     if (request->verbose()) {
         (*response->mutable_info())["info"] =
             nlohmann::json{{"chainID", (*image)->chain_id},

@@ -2,9 +2,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include "api.pb.h"
+
 namespace moat::cri {
 
 using nlohmann::json;
+namespace api = ::runtime::v1;
 
 Status ContainerStore::insert(const ContainerRecord& c) {
     const std::string details = json{
@@ -13,14 +16,30 @@ Status ContainerStore::insert(const ContainerRecord& c) {
         {"groups", c.user.groups},
         {"stop_signal",
          c.stop_signal}}.dump();
-    return database_.run(
+    // Bytes that are no configuration have no mounts.
+    api::ContainerConfig config;
+    if (!config.ParseFromString(c.config)) {
+        config.Clear();
+    }
+    auto transaction = TRY(database_.begin());
+    TRY(transaction.run(
         "INSERT INTO containers (id, pod_id, name, attempt, state, created_at, started_at, "
         "finished_at,"
         " exit_code, reason, message, image_id, image_ref, chain_id, log_path, config, details)"
         " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         c.id, c.pod_id, c.name, c.attempt, c.phase, c.created_at_ns, c.started_at_ns,
         c.finished_at_ns, c.exit_code, c.reason, c.message, c.image_id, c.image_ref, c.chain_id,
-        c.log_path, Blob{c.config}, details);
+        c.log_path, Blob{c.config}, details));
+    // What image_volumes.cc has resolved.
+    for (const auto& mount : config.mounts()) {
+        if (mount.has_image() && !mount.image().image_ref().empty()) {
+            TRY(transaction.run(
+                "INSERT OR IGNORE INTO container_volumes (container_id, chain_id)"
+                " SELECT ?, chain_id FROM images WHERE id=?",
+                c.id, mount.image().image_ref()));
+        }
+    }
+    return transaction.commit();
 }
 
 Status ContainerStore::update(const ContainerRecord& c) {

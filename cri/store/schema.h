@@ -54,6 +54,12 @@ inline const std::vector<std::vector<const char*>> kMigrations = {
         // What UpdateContainerResources made of config's; NULL: as created.
         "ALTER TABLE containers ADD COLUMN resources BLOB",
     },
+    {
+        // Roots of images that a container has as volumes: they are kept as long as it is there.
+        "CREATE TABLE container_volumes (container_id TEXT NOT NULL REFERENCES containers(id)"
+        " ON DELETE CASCADE, chain_id TEXT NOT NULL, PRIMARY KEY (container_id, chain_id))",
+        "CREATE INDEX container_volumes_by_chain ON container_volumes(chain_id)",
+    },
 };
 
 }  // namespace moat::cri
