@@ -13,23 +13,6 @@ namespace moat::kernel {
 
 namespace {
 
-/// RFC 3339 with nanoseconds, in UTC. Seconds are cut up only when they change.
-void append_time(std::string& to) {
-    const timespec now = realtime();
-    thread_local time_t last = -1;
-    thread_local char text[32];
-    if (now.tv_sec != last) {
-        tm utc{};
-        gmtime_r(&now.tv_sec, &utc);
-        strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
-        last = now.tv_sec;
-    }
-    char fraction[16];
-    snprintf(fraction, sizeof fraction, ".%09ldZ", now.tv_nsec);
-    to += text;
-    to += fraction;
-}
-
 class CriLogFile final : public File {
   public:
     CriLogFile(RefPtr<CriLogSink> sink, CriLogSink::Stream stream)
@@ -78,15 +61,6 @@ class CriLogFile final : public File {
 
 }  // namespace
 
-void CriLogSink::put_line_locked(std::string& to, Stream stream, char tag, std::string_view text) {
-    append_time(to);
-    to += stream == Stream::kStdout ? " stdout " : " stderr ";
-    to += tag;
-    to += ' ';
-    to += text;
-    to += '\n';
-}
-
 void CriLogSink::flush_locked(const std::string& text) {
     size_t done = 0;
     while (done < text.size()) {
@@ -103,44 +77,12 @@ void CriLogSink::flush_locked(const std::string& text) {
 
 void CriLogSink::write(Stream stream, std::string_view text) {
     MutexLock lock(mu_);
-    std::string& begun = begun_[static_cast<size_t>(stream)];
-    std::string out;
-    while (!text.empty()) {
-        const size_t newline = text.find('\n');
-        const size_t length = newline == std::string_view::npos ? text.size() : newline;
-        const size_t room = kLongestLine - begun.size();
-        if (length > room) {
-            begun += text.substr(0, room);
-            put_line_locked(out, stream, 'P', begun);
-            begun.clear();
-            text.remove_prefix(room);
-            continue;
-        }
-        if (newline == std::string_view::npos) {
-            begun += text;
-            break;
-        }
-        if (begun.empty()) {
-            put_line_locked(out, stream, 'F', text.substr(0, length));
-        } else {
-            begun += text.substr(0, length);
-            put_line_locked(out, stream, 'F', begun);
-            begun.clear();
-        }
-        text.remove_prefix(length + 1);
-    }
-    flush_locked(out);
+    flush_locked(lines_.add(stream, text));
 }
 
 void CriLogSink::end(Stream stream) {
     MutexLock lock(mu_);
-    std::string& begun = begun_[static_cast<size_t>(stream)];
-    if (!begun.empty()) {
-        std::string out;
-        put_line_locked(out, stream, 'P', begun);
-        begun.clear();
-        flush_locked(out);
-    }
+    flush_locked(lines_.end(stream));
 }
 
 void CriLogSink::reopen(ScopedFd log) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "kernel/base/cri_log_lines.h"
 #include "kernel/base/mutex.h"
 #include "kernel/base/ref_ptr.h"
 #include "kernel/base/scoped_fd.h"
@@ -19,8 +20,8 @@ namespace moat::kernel {
 /// is tagged P too. Lines are never torn or reordered within a stream, also across reopen().
 class CriLogSink final : public RefCounted {
   public:
-    enum class Stream : uint8_t { kStdout, kStderr };
-    static constexpr size_t kLongestLine = 16 * 1024;
+    using Stream = LogStream;
+    static constexpr size_t kLongestLine = CriLogLines::kLongest;
 
     /// `log` is open for appending, on a file or a pipe.
     explicit CriLogSink(ScopedFd log) : log_(std::move(log)) {}
@@ -34,14 +35,12 @@ class CriLogSink final : public RefCounted {
     uint64_t dropped_bytes() const { return dropped_.load(std::memory_order_relaxed); }
 
   private:
-    void put_line_locked(std::string& to, Stream stream, char tag, std::string_view text)
-        REQUIRES(mu_);
     void flush_locked(const std::string& text) REQUIRES(mu_);
 
     // kCounters: below it only the log of the sentry itself.
     Mutex<LockRank::kCounters> mu_;
     ScopedFd log_ GUARDED_BY(mu_);
-    std::string begun_[2] GUARDED_BY(mu_);
+    CriLogLines lines_ GUARDED_BY(mu_);
     std::atomic<uint64_t> dropped_{0};  // a statistic
 };
 
