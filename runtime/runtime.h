@@ -44,6 +44,9 @@ struct SandboxConfig {
     std::string hostname;
     std::string
         network_namespace;      ///< path of the pod's; empty: a new, empty one (NetworkMode::kNone)
+    bool host_network = false;  ///< the node's; its host name too, where the handler has that
+    bool host_ipc = false;
+    std::string shm_directory;  ///< of the pod: what its containers have at /dev/shm
     std::string cgroup_parent;  ///< below which the pod's cgroup `<id>` is made; "" the default
     Resources resources;
     std::map<std::string, std::string> annotations;
@@ -57,6 +60,9 @@ struct Stdio {
     int stderr_fd = -1;
     int cri_log_fd = -1;  ///< stdout and stderr as CRI log lines into this file, if set
     int console_fd = -1;  ///< slave of a host pty for a process with a terminal
+    /// A container (not an exec) whose input is what attach() brings: stdin, without a terminal.
+    bool attach_stdin = false;
+    bool attach_stdin_once = false;  ///< the first attached input's end is end of file
 };
 
 struct CreateConfig {

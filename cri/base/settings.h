@@ -25,6 +25,9 @@ struct Settings {
     int64_t max_partial_bytes = int64_t{8} << 30;  ///< kept of downloads that broke off
     std::string sentry_path;                    ///< empty: beside moatd
     std::string gofer_path;
+    std::string native_runtime;                 ///< runc or crun; empty: the first on PATH
+    std::string monitor_path;                   ///< empty: beside moatd
+    std::string pause_path;
     std::string default_handler = "moat";       ///< of a pod whose RuntimeClass names none
     std::string metrics_address;  ///< empty: none
     int64_t shutdown_grace_s = 10;
@@ -38,6 +41,8 @@ struct Settings {
         return root + "/containers/" + id;
     }
     std::string images_directory() const { return root + "/images"; }
+    /// The native handler's pods and containers.
+    std::string native_directory() const { return state + "/moatd/native"; }
     /// Apart from the runtime's own `state/<id>/`.
     std::string namespaces_directory() const { return state + "/moatd/netns"; }
 };

@@ -16,6 +16,9 @@ const Setting kTable[] = {
     {"state", &S::state, Takes::kRestart, "State that ends with the machine's uptime"},
     {"sentry", &S::sentry_path, Takes::kRestart, "moat-sentry; empty: beside moatd"},
     {"gofer", &S::gofer_path, Takes::kRestart, "moat-gofer; empty: beside moatd"},
+    {"monitor", &S::monitor_path, Takes::kRestart, "moat-monitor; empty: beside moatd"},
+    {"pause", &S::pause_path, Takes::kRestart, "moat-pause; empty: beside moatd"},
+    {"native_runtime", &S::native_runtime, Takes::kRestart, "runc or crun, an absolute path, for the handler native; empty: the first on PATH"},
     {"default_handler", &S::default_handler, Takes::kRestart, "The handler of pods whose RuntimeClass names none"},
     {"strace", &S::strace, Takes::kRestart, "Sentries log every system call of their guests"},
 

@@ -84,7 +84,7 @@ Result<std::string> ContainerManager::create(const std::string& pod_id,
                                              const api::ContainerConfig& request) {
     api::ContainerConfig config = request;
     const PodPtr pod = TRY(pods_.find(pod_id));
-    TRY(check_container_config(config, *pod->config));
+    TRY(check_container_config(config, *pod->config, pod->handler.kernel));
     const std::shared_lock pod_operation(pod->operation);
     if (pod->snapshot().state != PodState::kReady) {
         return wrong_state("pod " + pod->id + ": create a container: the pod is not ready");
@@ -157,6 +157,7 @@ Status ContainerManager::make(Container& container) {
     SpecInput input{.config = placed, .pod = *pod->config, .image = image_config};
     input.rootfs = images_.root_path(record.chain_id);
     input.user = TRY(resolve_user(input.rootfs, user_request(config, image_config)));
+    input.kernel = pod->handler.kernel;
     input.container_id = container.id;
     input.pod_id = pod->id;
     input.hostname = pod_hostname(*pod->config, pod->id);
@@ -175,7 +176,12 @@ Status ContainerManager::make(Container& container) {
     runtime::CreateConfig create;
     create.id = container.id;
     create.bundle = directory;
-    if (config.tty()) {
+    if (pod->handler.kernel == Kernel::kNode) {
+        // The container's monitor holds terminal and stdin.
+        create.stdio.cri_log_fd = log.get();
+        create.stdio.attach_stdin = config.stdin() && !config.tty();
+        create.stdio.attach_stdin_once = create.stdio.attach_stdin && config.stdin_once();
+    } else if (config.tty()) {
         terminal = TRY_HOST("terminal", Terminal::create());
         create.stdio.console_fd = terminal->slave();
     } else {
@@ -206,7 +212,8 @@ Status ContainerManager::reopen_log(const std::string& id) {
         return {};
     }
     ScopedFd log = TRY(open_log(record.log_path));
-    if (container->config->tty()) {
+    const auto pod = TRY(pods_.find(container->pod_id));
+    if (container->config->tty() && pod->handler.kernel == Kernel::kSandbox) {
         const std::lock_guard lock(container->mu);
         if (container->terminal == nullptr) {
             return wrong_state("container " + container->id +

@@ -12,6 +12,7 @@
 #include "cri/base/files.h"
 #include "cri/containers/capabilities.h"
 #include "cri/containers/image_volumes.h"
+#include "cri/containers/native_spec.h"
 #include "runtime/runtime.h"
 
 namespace moat::cri {
@@ -35,15 +36,16 @@ std::vector<std::string> to_vector(const Strings& strings) {
     return {strings.begin(), strings.end()};
 }
 
-Status check_namespaces(const api::NamespaceOption& options, const std::string& where) {
-    if (options.pid() == api::NODE) {
+Status check_namespaces(const api::NamespaceOption& options, const std::string& where,
+                        Kernel kernel) {
+    if (options.pid() == api::NODE && kernel == Kernel::kSandbox) {
         return not_supported(where +
                              ".pid: NODE: a sandboxed pod does not see the node's processes");
     }
     if (options.pid() == api::TARGET) {
         return not_supported(where + ".pid: TARGET: not built yet");
     }
-    if (options.ipc() == api::NODE) {
+    if (options.ipc() == api::NODE && kernel == Kernel::kSandbox) {
         return not_supported(where +
                              ".ipc: NODE: a sandboxed pod does not see the node's IPC objects");
     }
@@ -61,7 +63,7 @@ Status check_profile(const api::SecurityProfile& profile, const std::string& fie
     return {};
 }
 
-Status check_mount(const api::Mount& mount) {
+Status check_mount(const api::Mount& mount, Kernel kernel) {
     const std::string where = "mounts: \"" + mount.container_path() + "\"";
     if (mount.container_path().empty()) {
         return invalid_argument("mounts: container_path: missing");
@@ -73,7 +75,7 @@ Status check_mount(const api::Mount& mount) {
         return invalid_argument(where + ": host_path: not an absolute path: \"" +
                                 mount.host_path() + "\"");
     }
-    if (mount.propagation() == api::PROPAGATION_BIDIRECTIONAL) {
+    if (mount.propagation() == api::PROPAGATION_BIDIRECTIONAL && kernel == Kernel::kSandbox) {
         return not_supported(where +
                              ": propagation PROPAGATION_BIDIRECTIONAL: what a sandboxed pod mounts "
                              "stays in its own kernel; a pod that mounts for the node needs the "
@@ -104,7 +106,7 @@ Status check_mount(const api::Mount& mount) {
 
 }  // namespace
 
-Status check_pod_config(const api::PodSandboxConfig& pod) {
+Status check_pod_config(const api::PodSandboxConfig& pod, Kernel kernel) {
     if (pod.metadata().name().empty()) {
         return invalid_argument("config.metadata.name: missing");
     }
@@ -119,20 +121,24 @@ Status check_pod_config(const api::PodSandboxConfig& pod) {
                                 pod.log_directory() + "\"");
     }
     const auto& security = pod.linux().security_context();
-    TRY(check_namespaces(security.namespace_options(), "linux.security_context.namespace_options"));
-    TRY(check_profile(security.seccomp(), "linux.security_context.seccomp"));
+    TRY(check_namespaces(security.namespace_options(), "linux.security_context.namespace_options",
+                         kernel));
+    if (kernel == Kernel::kSandbox) {
+        TRY(check_profile(security.seccomp(), "linux.security_context.seccomp"));
+    }
     TRY(check_profile(security.apparmor(), "linux.security_context.apparmor"));
     return {};
 }
 
-Status check_container_config(const api::ContainerConfig& config, const api::PodSandboxConfig&) {
+Status check_container_config(const api::ContainerConfig& config, const api::PodSandboxConfig&,
+                              Kernel kernel) {
     if (config.metadata().name().empty()) {
         return invalid_argument("config.metadata.name: missing");
     }
     if (config.image().image().empty()) {
         return invalid_argument("config.image.image: missing");
     }
-    if (config.devices_size() != 0) {
+    if (config.devices_size() != 0 && kernel == Kernel::kSandbox) {
         return not_supported("config.devices: \"" + config.devices(0).host_path() +
                              "\": devices of the node are not built yet");
     }
@@ -141,7 +147,7 @@ Status check_container_config(const api::ContainerConfig& config, const api::Pod
                              "\": not built yet");
     }
     for (const auto& mount : config.mounts()) {
-        TRY(check_mount(mount));
+        TRY(check_mount(mount, kernel));
     }
     // The kubelet sends both; a client that only sets the path leads out of the pod's log directory
     // with "..", and the file is opened by root.
@@ -149,8 +155,11 @@ Status check_container_config(const api::ContainerConfig& config, const api::Pod
         return invalid_argument("config.log_path: \"..\" in \"" + config.log_path() + "\"");
     }
     const auto& security = config.linux().security_context();
-    TRY(check_namespaces(security.namespace_options(), "linux.security_context.namespace_options"));
-    TRY(check_profile(security.seccomp(), "linux.security_context.seccomp"));
+    TRY(check_namespaces(security.namespace_options(), "linux.security_context.namespace_options",
+                         kernel));
+    if (kernel == Kernel::kSandbox) {
+        TRY(check_profile(security.seccomp(), "linux.security_context.seccomp"));
+    }
     TRY(check_profile(security.apparmor(), "linux.security_context.apparmor"));
     return {};
 }
@@ -328,6 +337,17 @@ Result<std::string> mount_source(const std::string& host_path) {
     return std::string(resolved);
 }
 
+const char* propagation_option(api::MountPropagation propagation) {
+    switch (propagation) {
+        case api::PROPAGATION_BIDIRECTIONAL:
+            return "rshared";
+        case api::PROPAGATION_HOST_TO_CONTAINER:
+            return "rslave";
+        default:
+            return "rprivate";
+    }
+}
+
 /// System mounts first; then files of the pod and the request's mounts, parents before children.
 Result<json> mounts(const SpecInput& input) {
     const auto& security = input.config.linux().security_context();
@@ -342,7 +362,9 @@ Result<json> mounts(const SpecInput& input) {
         mount_entry("/sys/fs/cgroup", "cgroup", "cgroup",
                     {"nosuid", "noexec", "nodev", "relatime", sys_access}),
         // One tmpfs for all containers of the pod: see the mount hints in annotations().
-        mount_entry("/dev/shm", "bind", input.pod_directory + "/shm",
+        mount_entry("/dev/shm", "bind",
+                    security.namespace_options().ipc() == api::NODE ? "/dev/shm"
+                                                                    : input.pod_directory + "/shm",
                     {"rbind", "rw", "nosuid", "noexec", "nodev"}),
     };
     std::vector<json> own;
@@ -358,8 +380,7 @@ Result<json> mounts(const SpecInput& input) {
         const std::string source =
             TRY_HOST("mount at " + destination, mount_source(mount.host_path()));
         std::vector<std::string> options = {"rbind"};
-        options.push_back(mount.propagation() == api::PROPAGATION_HOST_TO_CONTAINER ? "rslave"
-                                                                                    : "rprivate");
+        options.push_back(propagation_option(mount.propagation()));
         options.push_back(mount.recursive_read_only() ? "rro" : mount.readonly() ? "ro" : "rw");
         for (const std::string& option : mount.mount_options()) {
             options.push_back(option);
@@ -455,7 +476,9 @@ json namespaces(const SpecInput& input) {
         // A path says "shared by the pod": the sandbox has one pid namespace for that.
         pid["path"] = "/proc/" + std::to_string(input.sandbox_pid) + "/ns/pid";
     }
-    list.push_back(std::move(pid));
+    if (options.pid() != api::NODE) {
+        list.push_back(std::move(pid));
+    }
     json network = {{"type", "network"}};
     if (!input.network_namespace.empty()) {
         network["path"] = input.network_namespace;
@@ -525,7 +548,7 @@ Result<std::string> build_spec(const SpecInput& input) {
         guest["maskedPaths"] = told ? to_vector(security.masked_paths()) : kDefaultMasked;
         guest["readonlyPaths"] = told ? to_vector(security.readonly_paths()) : kDefaultReadonly;
     }
-    const json spec = {
+    json spec = {
         {"ociVersion", "1.0.2"},
         {"process", std::move(process)},
         {"root", {{"path", input.rootfs}, {"readonly", security.readonly_rootfs()}}},
@@ -534,6 +557,9 @@ Result<std::string> build_spec(const SpecInput& input) {
         {"annotations", annotations(input)},
         {"linux", std::move(guest)},
     };
+    if (input.kernel == Kernel::kNode) {
+        TRY(add_native(spec, input));
+    }
     try {
         return spec.dump(1);
     } catch (const json::exception& e) {

@@ -5,6 +5,7 @@
 
 #include "cri/base/error.h"
 #include "cri/containers/user.h"
+#include "cri/handlers/handlers.h"
 #include "cri/images/image_config.h"
 
 namespace runtime::v1 {
@@ -34,13 +35,15 @@ struct SpecInput {
     std::string hostname;
     std::string network_namespace;  ///< empty: none
     std::string pod_directory;      ///< holds hosts, hostname, resolv.conf and shm of the pod
-    int sandbox_pid = 0;            ///< the sentry; names the pod's pid namespace
+    int sandbox_pid = 0;            ///< sentry or pause; names the pod's pid namespace
+    Kernel kernel = Kernel::kSandbox;
 };
 
 /// Which of the request's fields cannot be honoured: the first one, by name. EINVAL for a value
 /// that is wrong, EOPNOTSUPP for one that is not built.
-Status check_container_config(const api::ContainerConfig& config, const api::PodSandboxConfig& pod);
-Status check_pod_config(const api::PodSandboxConfig& pod);
+Status check_container_config(const api::ContainerConfig& config, const api::PodSandboxConfig& pod,
+                              Kernel kernel);
+Status check_pod_config(const api::PodSandboxConfig& pod, Kernel kernel);
 
 /// The user that the request and the image ask for, before names are looked up.
 UserRequest user_request(const api::ContainerConfig& config, const ImageConfig& image);

@@ -20,11 +20,15 @@ struct HandlerFeatures {
     bool user_namespaces = false;
 };
 
+/// Whose system calls a pod's processes make: decides which fields of a request can be honoured.
+enum class Kernel { kSandbox, kNode };
+
 /// A way of running pods, by the name that a RuntimeClass gives it. Lives as long as moatd: pods
 /// and containers keep references to it.
 struct Handler {
     std::string name;
     std::unique_ptr<runtime::Runtime> runtime;
+    Kernel kernel = Kernel::kSandbox;
     HandlerFeatures features;
     std::string unavailable;  ///< why no pod can be made with it; empty: one can
 
@@ -56,7 +60,8 @@ class Handlers {
     Handler* default_ = nullptr;
 };
 
-/// The handlers of a node: `moat`, pods with a kernel of their own.
+/// The handlers of a node: `moat`, pods with a kernel of their own; `native`, pods on the node's,
+/// by runc or crun.
 Result<std::unique_ptr<Handlers>> make_handlers(const Settings& settings);
 
 }  // namespace moat::cri

@@ -1,6 +1,7 @@
 #include "cri/base/settings.h"
 #include "cri/handlers/handlers.h"
 #include "cri/metrics/metrics.h"
+#include "runtime/native/native_runtime.h"
 #include "runtime/sentry_runtime.h"
 
 namespace moat::cri {
@@ -18,6 +19,20 @@ Result<std::unique_ptr<Handlers>> make_handlers(const Settings& settings) {
     options.log_level = settings.log_level == "trace" ? "debug" : settings.log_level;
     Handler& moat = handlers->add("moat", std::make_unique<runtime::SentryRuntime>(options));
     moat.features.recursive_read_only_mounts = true;
+
+    runtime::NativeRuntime::Options native;
+    native.state_root = settings.native_directory();
+    native.monitor_path = settings.monitor_path;
+    native.pause_path = settings.pause_path;
+    const auto program = runtime::NativeRuntime::find_program(settings.native_runtime);
+    native.program = program.ok() ? *program : settings.native_runtime;
+    Handler& handler =
+        handlers->add("native", std::make_unique<runtime::NativeRuntime>(std::move(native)));
+    handler.kernel = Kernel::kNode;
+    handler.features.recursive_read_only_mounts = true;
+    if (!program.ok()) {
+        handler.unavailable = program.error().message();
+    }
     TRY_STEP("--default-handler", handlers->set_default(settings.default_handler));
     return handlers;
 }

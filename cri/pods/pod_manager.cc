@@ -78,7 +78,7 @@ void PodManager::forget(const std::string& id) {
 Result<std::string> PodManager::run(const api::PodSandboxConfig& config,
                                     const std::string& handler) {
     Handler& runs = *TRY(handlers_.choose(handler));
-    TRY(check_pod_config(config));
+    TRY(check_pod_config(config, runs.kernel));
     PodRecord record;
     record.id = random_id();
     record.name = config.metadata().name();
@@ -181,6 +181,10 @@ Status PodManager::create(Pod& pod) {
     sandbox.id = pod.id;
     sandbox.hostname = hostname;
     sandbox.network_namespace = network_namespace(record);
+    const auto& namespaces = config.linux().security_context().namespace_options();
+    sandbox.host_network = record.network.kind == PodNetwork::Kind::kNode;
+    sandbox.host_ipc = namespaces.ipc() == api::NODE;
+    sandbox.shm_directory = settings_.pod_directory(pod.id) + "/shm";
     sandbox.cgroup_parent = config.linux().cgroup_parent();
     sandbox.resources =
         to_resources(with_overhead(config.linux().resources(), config.linux().overhead()));

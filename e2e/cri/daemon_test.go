@@ -36,6 +36,22 @@ func moatOnly(t *testing.T, why string) {
 	}
 }
 
+// defaultHandler is what the pods of the daemons that are started from now on run by. Tests run one after the other.
+var defaultHandler = "moat"
+
+// eachHandler runs a test on a daemon whose pods are sandboxed and on one whose pods are native.
+func eachHandler(t *testing.T, test func(t *testing.T)) {
+	if isReference() {
+		test(t)
+		return
+	}
+	defer func() { defaultHandler = "moat" }()
+	for _, handler := range []string{"moat", "native"} {
+		defaultHandler = handler
+		t.Run(handler, test)
+	}
+}
+
 // Daemon is a moatd with a state of its own. It is stopped, and what it leaves behind is counted, when the test ends.
 type Daemon struct {
 	t       *testing.T
@@ -71,7 +87,8 @@ func (d *Daemon) arguments() []string {
 	}
 	return append([]string{filepath.Join(buildDir, "moatd"), "--socket", "unix://" + d.socket,
 		"--root", filepath.Join(d.dir, "lib"), "--state", filepath.Join(d.dir, "run"),
-		"--cni-conf-dir", filepath.Join(d.dir, "net.d"), "--registry-config-dir", filepath.Join(d.dir, "certs.d")}, d.extra...)
+		"--cni-conf-dir", filepath.Join(d.dir, "net.d"), "--registry-config-dir", filepath.Join(d.dir, "certs.d"),
+		"--default-handler", defaultHandler}, d.extra...)
 }
 
 func (d *Daemon) start() {

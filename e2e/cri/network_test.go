@@ -44,7 +44,9 @@ func reach(t *testing.T, d *Daemon) {
 	equal(t, strings.TrimSpace(out), "inet "+client.address(), "the address inside")
 }
 
-func TestBuiltInNetwork(t *testing.T) {
+func TestBuiltInNetwork(t *testing.T) { eachHandler(t, testBuiltInNetwork) }
+
+func testBuiltInNetwork(t *testing.T) {
 	moatOnly(t, "it has no network of its own")
 	reach(t, startDaemon(t))
 }
@@ -395,7 +397,9 @@ func TestACniPluginThatHangsOrLies(t *testing.T) {
 	plugin("exit 1", "exit 0")
 }
 
-func TestHostNetwork(t *testing.T) {
+func TestHostNetwork(t *testing.T) { eachHandler(t, testHostNetwork) }
+
+func testHostNetwork(t *testing.T) {
 	d := startDaemon(t)
 	p := newPod(d, func(c *runtimeapi.PodSandboxConfig) {
 		c.Hostname = "" // the node's

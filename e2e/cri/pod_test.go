@@ -240,7 +240,9 @@ func TestVersionStatusAndConfig(t *testing.T) {
 	equal(t, config.Linux.CgroupDriver, runtimeapi.CgroupDriver_CGROUPFS, "cgroup driver")
 }
 
-func TestPodOfTwoContainers(t *testing.T) {
+func TestPodOfTwoContainers(t *testing.T) { eachHandler(t, testPodOfTwoContainers) }
+
+func testPodOfTwoContainers(t *testing.T) {
 	d := startDaemon(t)
 	p := newPod(d)
 	volume := filepath.Join(d.dir, "volume")
@@ -286,7 +288,9 @@ func TestTheKernelIsMoats(t *testing.T) {
 	}
 }
 
-func TestLogs(t *testing.T) {
+func TestLogs(t *testing.T) { eachHandler(t, testLogs) }
+
+func testLogs(t *testing.T) {
 	p := newPod(startDaemon(t))
 	id, log := p.start("echo one; echo two >&2; printf 'a\\n\\nb\\n'; head -c 50000 /dev/zero | tr '\\0' x; echo; echo end")
 	p.exited(id)
@@ -299,7 +303,9 @@ func TestLogs(t *testing.T) {
 	}
 }
 
-func TestReopenContainerLog(t *testing.T) {
+func TestReopenContainerLog(t *testing.T) { eachHandler(t, testReopenContainerLog) }
+
+func testReopenContainerLog(t *testing.T) {
 	p := newPod(startDaemon(t))
 	id, log := p.start("i=0; while :; do echo $i; i=$((i + 1)); usleep 2000; done")
 	waitForOutput(t, log, " 20\n")
@@ -319,7 +325,9 @@ func TestReopenContainerLog(t *testing.T) {
 	}
 }
 
-func TestExitCodes(t *testing.T) {
+func TestExitCodes(t *testing.T) { eachHandler(t, testExitCodes) }
+
+func testExitCodes(t *testing.T) {
 	p := newPod(startDaemon(t))
 	for script, wanted := range map[string]int32{"exit 0": 0, "exit 7": 7, "exit 255": 255, "sh -c 'kill -9 $$'; exit $?": 137} {
 		began := time.Now()
@@ -337,9 +345,14 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-func TestExecSync(t *testing.T) {
+func TestExecSync(t *testing.T) { eachHandler(t, testExecSync) }
+
+func testExecSync(t *testing.T) {
 	p := newPod(startDaemon(t))
-	id, _ := p.start("sleep 1000")
+	// POD is the CRI's default: with it process 1 is the pod's own, where there is one.
+	id, _ := p.start("sleep 1000", func(c *runtimeapi.ContainerConfig) {
+		c.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER}}
+	})
 	stdout, stderr, err := p.runtime.ExecSync(ctx, id, []string{"/bin/sh", "-c", "echo out; echo err >&2; cat /proc/1/comm"}, 0)
 	must(t, err)
 	equal(t, string(stdout), "out\nsleep\n", "stdout")
@@ -369,7 +382,9 @@ func TestExecSync(t *testing.T) {
 	failsWith(t, err, codes.NotFound, "no-such-container")
 }
 
-func TestStopWithGrace(t *testing.T) {
+func TestStopWithGrace(t *testing.T) { eachHandler(t, testStopWithGrace) }
+
+func testStopWithGrace(t *testing.T) {
 	p := newPod(startDaemon(t))
 	id, log := p.start("trap 'echo stopping; exit 3' TERM; echo ready; while :; do sleep 1 & wait; done")
 	waitForOutput(t, log, "ready")
@@ -394,7 +409,9 @@ func TestStopWithGrace(t *testing.T) {
 	waitForOutput(t, log, "ignored")
 }
 
-func TestStopPodEndsItsContainers(t *testing.T) {
+func TestStopPodEndsItsContainers(t *testing.T) { eachHandler(t, testStopPodEndsItsContainers) }
+
+func testStopPodEndsItsContainers(t *testing.T) {
 	p := newPod(startDaemon(t))
 	one, _ := p.start("sleep 1000")
 	two, _ := p.start("trap '' TERM; while :; do sleep 1; done")
@@ -412,7 +429,9 @@ func TestStopPodEndsItsContainers(t *testing.T) {
 	equal(t, len(left), 0, "containers of a removed pod")
 }
 
-func TestDoingThingsTwice(t *testing.T) {
+func TestDoingThingsTwice(t *testing.T) { eachHandler(t, testDoingThingsTwice) }
+
+func testDoingThingsTwice(t *testing.T) {
 	d := startDaemon(t)
 	p := newPod(d)
 	id, _ := p.start("sleep 1000")
@@ -443,6 +462,10 @@ func TestDoingThingsTwice(t *testing.T) {
 }
 
 func TestARunningContainerIsRemovedWithItsPod(t *testing.T) {
+	eachHandler(t, testARunningContainerIsRemovedWithItsPod)
+}
+
+func testARunningContainerIsRemovedWithItsPod(t *testing.T) {
 	d := startDaemon(t)
 	p := newPod(d)
 	p.start("sleep 1000")
@@ -546,7 +569,9 @@ func TestLists(t *testing.T) {
 	equal(t, containers(&runtimeapi.ContainerFilter{State: state}), running, "by state")
 }
 
-func TestContainerConfig(t *testing.T) {
+func TestContainerConfig(t *testing.T) { eachHandler(t, testContainerConfig) }
+
+func testContainerConfig(t *testing.T) {
 	p := newPod(startDaemon(t), func(c *runtimeapi.PodSandboxConfig) {
 		c.DnsConfig = &runtimeapi.DNSConfig{Servers: []string{"192.0.2.53"}, Searches: []string{"svc.test"}, Options: []string{"ndots:5"}}
 	})
@@ -566,7 +591,9 @@ func TestContainerConfig(t *testing.T) {
 	equal(t, out, "zero o n e /usr yes\n33\n33\nroot-refused\nmount-refused\nsearch svc.test\nnameserver 192.0.2.53\noptions ndots:5\n", "output")
 }
 
-func TestPodPidNamespace(t *testing.T) {
+func TestPodPidNamespace(t *testing.T) { eachHandler(t, testPodPidNamespace) }
+
+func testPodPidNamespace(t *testing.T) {
 	p := newPod(startDaemon(t), func(c *runtimeapi.PodSandboxConfig) {
 		c.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_POD}}
 	})
@@ -582,6 +609,10 @@ func TestPodPidNamespace(t *testing.T) {
 }
 
 func TestLimitsAreInTheContainersOwnCgroup(t *testing.T) {
+	eachHandler(t, testLimitsAreInTheContainersOwnCgroup)
+}
+
+func testLimitsAreInTheContainersOwnCgroup(t *testing.T) {
 	p := newPod(startDaemon(t))
 	id, log := p.start("echo ready; sleep 1000", func(c *runtimeapi.ContainerConfig) {
 		c.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuQuota: 50000, CpuPeriod: 100000, CpuShares: 512}
@@ -600,7 +631,9 @@ func TestLimitsAreInTheContainersOwnCgroup(t *testing.T) {
 	}
 }
 
-func TestDescriptorsDoNotGrow(t *testing.T) {
+func TestDescriptorsDoNotGrow(t *testing.T) { eachHandler(t, testDescriptorsDoNotGrow) }
+
+func testDescriptorsDoNotGrow(t *testing.T) {
 	moatOnly(t, "it keeps sockets to its shims for a while")
 	d := startDaemon(t)
 	pull(d, busyboxImage)
@@ -630,7 +663,9 @@ func TestDescriptorsDoNotGrow(t *testing.T) {
 	}, func() string { return fmt.Sprintf("descriptors after five pods: %v", grown) })
 }
 
-func TestTenPodsAtOnce(t *testing.T) {
+func TestTenPodsAtOnce(t *testing.T) { eachHandler(t, testTenPodsAtOnce) }
+
+func testTenPodsAtOnce(t *testing.T) {
 	d := startDaemon(t)
 	pull(d, busyboxImage)
 	var configs []*runtimeapi.PodSandboxConfig

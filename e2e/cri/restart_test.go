@@ -32,7 +32,9 @@ func waitForNumber(t *testing.T, log string, wanted int) {
 		func() string { return fmt.Sprintf("the guest counts to %d; it is at %d", wanted, lastNumber(t, log)) })
 }
 
-func TestPodsOutliveAKilledDaemon(t *testing.T) {
+func TestPodsOutliveAKilledDaemon(t *testing.T) { eachHandler(t, testPodsOutliveAKilledDaemon) }
+
+func testPodsOutliveAKilledDaemon(t *testing.T) {
 	moatOnly(t, "its logs are written by the daemon itself")
 	d := startDaemon(t)
 	p := newPod(d)
@@ -82,7 +84,9 @@ func TestPodsOutliveAKilledDaemon(t *testing.T) {
 	}
 }
 
-func TestLogsReopenAfterARestart(t *testing.T) {
+func TestLogsReopenAfterARestart(t *testing.T) { eachHandler(t, testLogsReopenAfterARestart) }
+
+func testLogsReopenAfterARestart(t *testing.T) {
 	d := startDaemon(t)
 	p := newPod(d)
 	id, log := p.start(counting)
@@ -100,7 +104,9 @@ func TestLogsReopenAfterARestart(t *testing.T) {
 	}
 }
 
-func TestAPoliteStopLeavesThePods(t *testing.T) {
+func TestAPoliteStopLeavesThePods(t *testing.T) { eachHandler(t, testAPoliteStopLeavesThePods) }
+
+func testAPoliteStopLeavesThePods(t *testing.T) {
 	moatOnly(t, "its logs are written by the daemon itself")
 	d := startDaemon(t)
 	p := newPod(d)
@@ -114,7 +120,9 @@ func TestAPoliteStopLeavesThePods(t *testing.T) {
 }
 
 // Kills the daemon at random moments of a pod's life; whatever it then knows can be removed, and nothing leaks.
-func TestKilledAtAnyMoment(t *testing.T) {
+func TestKilledAtAnyMoment(t *testing.T) { eachHandler(t, testKilledAtAnyMoment) }
+
+func testKilledAtAnyMoment(t *testing.T) {
 	moatOnly(t, "its leaks are not ours to count")
 	seed := rand.Int63()
 	t.Logf("seed %d", seed)

@@ -226,7 +226,7 @@ TEST_CASE("spec: limits reach config.json and the runtime") {
 
 TEST_CASE("spec: what is not built is refused by its field") {
     Request request;
-    const auto refused = [&] { return check_container_config(request.config, request.pod); };
+    const auto refused = [&] { return check_container_config(request.config, request.pod, Kernel::kSandbox); };
     REQUIRE(refused().ok());
     auto* mount = request.config.add_mounts();
     mount->set_container_path("/x");
@@ -247,7 +247,7 @@ TEST_CASE("spec: what is not built is refused by its field") {
     security->clear_namespace_options();
     security->mutable_seccomp()->set_profile_type(api::SecurityProfile::Localhost);
     CHECK(contains(refused().error().message(), "seccomp"));
-    CHECK_FALSE(check_pod_config(api::PodSandboxConfig()).ok());
+    CHECK_FALSE(check_pod_config(api::PodSandboxConfig(), Kernel::kSandbox).ok());
 }
 
 TEST_CASE("stop signal: of the request, the image, or TERM") {
