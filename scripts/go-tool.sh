@@ -2,6 +2,7 @@
 # go-tool.sh NAME: builds a Go program that the tests or the bench need and prints its path.
 #   crictl, critest   the CRI's own client and conformance tests (e2e/tools)
 #                     (critest wants the digest of a test image in CRITEST_DIGEST: see e2e/critest)
+#   runc              the newest one, for what Debian's is too old for (e2e/tools/runc; needs cgo and libseccomp)
 #   runsc             gVisor's runtime, the bench's peer (e2e/tools/peers)
 # Versions are those of the go.mod, checksums those of its go.sum. Built once into build/tools/; built
 # again when the go.mod, the go.sum or the Go version has changed.
@@ -14,9 +15,10 @@ if ! command -v go >/dev/null && [ -x /usr/local/go/bin/go ]; then
 fi
 command -v go >/dev/null || { echo "go-tool: no 'go' on PATH, needed for $1" >&2; exit 1; }
 
-name=${1:?usage: go-tool.sh crictl|critest|runsc}
+name=${1:?usage: go-tool.sh crictl|critest|runc|runsc}
 case $name in
     crictl | critest) module_dir=$root/e2e/tools ;;
+    runc) module_dir=$root/e2e/tools/runc ;;
     runsc) module_dir=$root/e2e/tools/peers ;;
     *) echo "go-tool: no tool '$name'" >&2; exit 2 ;;
 esac
@@ -54,6 +56,11 @@ case $name in
         cp go.sum "$work/tools.sum"
         go mod edit -replace "sigs.k8s.io/cri-tools=$work/cri-tools" "$work/tools.mod"
         go test -c -modfile "$work/tools.mod" -trimpath -ldflags "-s -w" -o "$out/$name.new" sigs.k8s.io/cri-tools/cmd/critest
+        ;;
+    runc)
+        CGO_ENABLED=1 go build -trimpath -tags seccomp \
+            -ldflags "-s -w -X main.version=$(version_of github.com/opencontainers/runc | tr -d v)" \
+            -o "$out/$name.new" github.com/opencontainers/runc
         ;;
     runsc)
         go build -trimpath -ldflags "-s -w -X gvisor.dev/gvisor/runsc/version.version=$(version_of gvisor.dev/gvisor)" \
