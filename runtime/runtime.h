@@ -3,6 +3,7 @@
 // The runtime layer's face: what `moatd` (the CRI server) calls, whichever handler a pod has.
 // sentry_runtime.h is the one that sandboxes; `moat` (the command line) calls that.
 
+#include <cerrno>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -81,8 +82,18 @@ struct ExecConfig {
     std::optional<uint32_t> uid, gid;
     std::vector<uint32_t> additional_gids;
     bool terminal = false;
+    uint16_t rows = 0;  ///< of the terminal when the process starts; 0: not said
+    uint16_t columns = 0;
     std::string process_json;  ///< OCI: a whole process object instead of the fields above
     Stdio stdio;
+};
+
+/// The other end of a container's streams for somebody who attaches; all borrowed for the call, -1
+/// where not wanted. Any descriptor that poll(2) knows will do: pipes, as a rule.
+struct AttachStdio {
+    int stdin_fd = -1;   ///< what is read here goes to the container (with Stdio::attach_stdin, or a terminal)
+    int stdout_fd = -1;  ///< of a terminal: all that it shows
+    int stderr_fd = -1;  ///< EINVAL with a terminal
 };
 
 struct ContainerInfo {
@@ -156,6 +167,16 @@ class Runtime {
     virtual Result<std::string> exec(const std::string& id, const ExecConfig& config) = 0;
     virtual Result<ExitStatus> wait_exec(const std::string& id, const std::string& exec_id) = 0;
     virtual Status kill_exec(const std::string& id, const std::string& exec_id, int signal) = 0;
+    /// Attaches somebody to a running container's streams, besides its log and whoever is attached
+    /// already; returns at once, and needs no process of ours to live on. What the container writes
+    /// from now on goes to the descriptors too. One who does not read slows the container down for as
+    /// long as he reads anything at all, and is cut off when he has read nothing for ten seconds.
+    /// Closing the other end of a descriptor ends that direction; the container's end closes ours once
+    /// all that it wrote was delivered. The end of `stdin_fd` is the container's only with
+    /// Stdio::attach_stdin_once. ESRCH: it does not run; EOPNOTSUPP: not built for this runtime.
+    virtual Status attach(const std::string& id, const AttachStdio&) {
+        return Error(EOPNOTSUPP, "attach to " + id + ": not built for its runtime");
+    }
     virtual Status resize(const std::string& id, const std::string& exec_id, uint16_t rows,
                           uint16_t columns) = 0;
     virtual Result<std::vector<ProcessInfo>> processes(const std::string& id) = 0;

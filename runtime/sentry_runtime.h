@@ -41,6 +41,7 @@ class SentryRuntime final : public Runtime {
     Result<std::string> exec(const std::string& id, const ExecConfig& config) override;
     Result<ExitStatus> wait_exec(const std::string& id, const std::string& exec_id) override;
     Status kill_exec(const std::string& id, const std::string& exec_id, int signal) override;
+    Status attach(const std::string& id, const AttachStdio& stdio) override;
     Status resize(const std::string& id, const std::string& exec_id, uint16_t rows,
                   uint16_t columns) override;
     Result<std::vector<ProcessInfo>> processes(const std::string& id) override;

@@ -160,7 +160,8 @@ bool Sandbox::wait_locked(std::unique_lock<std::mutex>& lock, int peer, Ready re
 
 // ---------------------------------------------------------------- making
 
-Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds) {
+Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds,
+                                    std::optional<AttachedInput::Once> input) {
     const WakeScope scope;
     const std::string id = plan.id;
     {
@@ -198,7 +199,7 @@ Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds) {
     auto entry = std::make_unique<Entry>();
     entry->container = container;
     entry->init = TRY(make_job(container, container->plan().process, fds, /*is_init=*/true, "",
-                               nullptr));
+                               input));
     const std::lock_guard lock(mu_);
     entries_[id] = std::move(entry);
     return {};
@@ -206,7 +207,8 @@ Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds) {
 
 Outcome<Job> Sandbox::make_job(const RefPtr<Container>& container,
                                const control::ProcessPlan& process, NamedFds& fds, bool is_init,
-                               const std::string& exec_id, const CriLogSink*) {
+                               const std::string& exec_id,
+                               std::optional<AttachedInput::Once> attach_input) {
     Job job;
     const RefPtr<MountNamespace> mounts = container->mounts();
     auto fs = make_ref<FsContext>(mounts, mounts->root(), mounts->root(), process.umask);
@@ -251,12 +253,23 @@ Outcome<Job> Sandbox::make_job(const RefPtr<Container>& container,
         if (is_init) {
             set_console(*container, tty);
         }
-        job.console = TRY_STEP("attach the console", HostConsole::start(std::move(host), tty, job.log));
+        if (job.log) {
+            job.attached = make_ref<Attachments>(make_terminal_sink(tty));
+        }
+        job.console = TRY_STEP("attach the console",
+                               HostConsole::start(std::move(host), tty, job.log, job.attached));
         spawn.terminal = tty;
     } else {
         const control::StdioKind kinds[3] = {process.stdin_kind, process.stdout_kind,
                                              process.stderr_kind};
         static const char* const kNames[3] = {"stdin", "stdout", "stderr"};
+        RefPtr<AttachedInput> input;
+        if (attach_input) {
+            input = make_ref<AttachedInput>(*attach_input);
+        }
+        if (input || kinds[1] == control::StdioKind::kCriLog) {
+            job.attached = make_ref<Attachments>(input);
+        }
         for (int i = 0; i < 3; i++) {
             const uint32_t flags = i == 0 ? O_RDONLY : O_WRONLY;
             switch (kinds[i]) {
@@ -277,11 +290,14 @@ Outcome<Job> Sandbox::make_job(const RefPtr<Container>& container,
                         }
                         job.log = make_ref<CriLogSink>(std::move(log));
                     }
-                    streams[i] = make_cri_log_file(job.log, i == 2 ? CriLogSink::Stream::kStderr
-                                                                   : CriLogSink::Stream::kStdout);
+                    streams[i] = make_cri_log_file(job.log,
+                                                   i == 2 ? CriLogSink::Stream::kStderr
+                                                          : CriLogSink::Stream::kStdout,
+                                                   job.attached);
                     break;
                 default:
-                    streams[i] = make_null_file(flags);
+                    streams[i] = i == 0 && input ? make_attached_input_file(input)
+                                                 : make_null_file(flags);
                     break;
             }
         }
@@ -349,7 +365,7 @@ Outcome<std::pair<std::string, int32_t>> Sandbox::exec(const std::string& id,
         exec_id = "exec-" + std::to_string(++exec_count_);
         entry->execs[exec_id];
     }
-    auto job = make_job(container, process, fds, /*is_init=*/false, exec_id, nullptr);
+    auto job = make_job(container, process, fds, /*is_init=*/false, exec_id);
     const std::lock_guard lock(mu_);
     Entry* entry = TRY(find_locked(id));
     if (!job.ok()) {
@@ -375,6 +391,7 @@ void Sandbox::post_event_locked(Event event) {
 // Called by whichever thread ended the process, with no lock of the kernel's held.
 void Sandbox::job_ended(const std::string& id, const std::string& exec_id, int wait_status) {
     RefPtr<HostConsole> console;
+    RefPtr<Attachments> attached;
     control::ExitStatus status = exit_status_of(wait_status);
     {
         const std::lock_guard lock(mu_);
@@ -388,6 +405,7 @@ void Sandbox::job_ended(const std::string& id, const std::string& exec_id, int w
         }
         (*job)->exit = status;
         console = (*job)->console;
+        attached = (*job)->attached;
         if (exec_id.empty()) {
             (*find_locked(id))->state = control::ContainerState::kStopped;
         }
@@ -395,6 +413,8 @@ void Sandbox::job_ended(const std::string& id, const std::string& exec_id, int w
     }
     if (console) {
         console->finish();
+    } else if (attached) {
+        attached->finish();
     }
     if (exec_id.empty() && id == plan_.exit_with) {
         // Not here: whoever ended the process holds what the answers may need.
@@ -663,6 +683,32 @@ Outcome<> Sandbox::resize(const std::string& id, const std::string& exec_id, uin
         return failure(ENOTTY, "container " + id + ": no terminal");
     }
     console->tty().set_window_size({rows, columns, 0, 0});
+    return {};
+}
+
+Outcome<> Sandbox::attach(const std::string& id, NamedFds fds) {
+    const WakeScope scope;
+    RefPtr<Attachments> attached;
+    bool terminal = false;
+    {
+        const std::lock_guard lock(mu_);
+        Entry* entry = TRY(find_locked(id));
+        if (entry->state != control::ContainerState::kRunning) {
+            return failure(ESRCH, "container " + id + " is not running");
+        }
+        attached = entry->init.attached;
+        terminal = entry->init.console.get() != nullptr;
+    }
+    if (!attached) {
+        return failure(EINVAL, "container " + id + ": its streams are not the sentry's");
+    }
+    if (terminal && fds.contains("stderr")) {
+        return failure(EINVAL, "container " + id + ": a terminal has no stderr of its own");
+    }
+    ScopedFd in = take_fd(fds, "stdin");
+    ScopedFd out = take_fd(fds, "stdout");
+    TRY_STEP("attach to container " + id,
+             attached->attach(std::move(in), std::move(out), take_fd(fds, "stderr")));
     return {};
 }
 

@@ -36,6 +36,7 @@ struct Job {
     RefPtr<ThreadGroup> group;
     RefPtr<CriLogSink> log;
     RefPtr<HostConsole> console;
+    RefPtr<Attachments> attached;  ///< null: its streams are somebody's descriptors
     std::optional<control::ExitStatus> exit;
 };
 
@@ -47,7 +48,9 @@ class Sandbox {
     explicit Sandbox(control::SandboxPlan plan, ScopedFd exit_status = ScopedFd());
 
     const control::SandboxPlan& plan() const { return plan_; }
-    Outcome<> create_container(control::ContainerPlan plan, NamedFds fds);
+    /// `input`: its stdin is what attach() brings.
+    Outcome<> create_container(control::ContainerPlan plan, NamedFds fds,
+                               std::optional<AttachedInput::Once> input = std::nullopt);
     /// The guest pid of the init.
     Outcome<int32_t> start(const std::string& id);
     Outcome<std::pair<std::string, int32_t>> exec(const std::string& id,
@@ -85,6 +88,8 @@ class Sandbox {
     Outcome<> set_paused(const std::string& id, bool paused);
     Outcome<> resize(const std::string& id, const std::string& exec_id, uint16_t rows,
                      uint16_t columns);
+    /// The descriptors become further ends of the container's standard streams.
+    Outcome<> attach(const std::string& id, NamedFds fds);
     Outcome<> reopen_log(const std::string& id, ScopedFd log);
     Outcome<> change_limits(const std::string& id, const control::ShownLimits& limits);
     /// Kills what runs, waits for its end and forgets it.
@@ -125,7 +130,7 @@ class Sandbox {
     Outcome<Job*> find_job_locked(const std::string& id, const std::string& exec_id);
     Outcome<Job> make_job(const RefPtr<Container>& container, const control::ProcessPlan& process,
                           NamedFds& fds, bool is_init, const std::string& exec_id,
-                          const CriLogSink* inherited_log);
+                          std::optional<AttachedInput::Once> attach_input = std::nullopt);
     void job_ended(const std::string& id, const std::string& exec_id, int wait_status);
     void post_event_locked(Event event);
     void count_answering(int change);

@@ -108,7 +108,12 @@ class Connection {
             if (!plan.ok()) {
                 return refusal(malformed("create_container: malformed plan"));
             }
-            return answer(sandbox_.create_container(*plan, name_fds(message)));
+            const std::string attach = control::get_string(body, "attach_stdin");
+            std::optional<AttachedInput::Once> input;
+            if (!attach.empty()) {
+                input = attach == "once" ? AttachedInput::Once::kYes : AttachedInput::Once::kNo;
+            }
+            return answer(sandbox_.create_container(*plan, name_fds(message), input));
         }
         if (method == "start") {
             const auto pid = sandbox_.start(id);
@@ -191,6 +196,9 @@ class Connection {
             return answer(sandbox_.resize(id, exec_id,
                                           static_cast<uint16_t>(control::get_int(body, "rows")),
                                           static_cast<uint16_t>(control::get_int(body, "columns"))));
+        }
+        if (method == "attach") {
+            return answer(sandbox_.attach(id, name_fds(message)));
         }
         if (method == "reopen_log") {
             NamedFds fds = name_fds(message);

@@ -13,8 +13,8 @@
 // clang-format off
 // method            fields                                      answer
 // boot              plan: SandboxPlan, fds: exit_status?        {}  (the sentry is confined and ready)
-// create_container  plan: ContainerPlan, fds: gofer, stdin, ... {}  (oom_count?: the file whose "oom_kill N"
-//                                                                   counts the container's victims)
+// create_container  plan: ContainerPlan, attach_stdin?, fds:    {}  (oom_count?: the file whose "oom_kill N"
+//                   gofer, stdin, ...                           counts the container's victims)
 // start             id                                          {pid}  (guest pid of the init)
 // exec              id, process: ProcessPlan, fds               {exec_id, pid}
 // signal            id, signal, all, exec_id?, init_default?    {}  (ESRCH: not running)
@@ -26,6 +26,7 @@
 //                                                               sockets, open_files_limit?, upper_bytes,
 //                                                               upper_inodes, syscalls}
 // pause, resume     id                                          {}
+// attach            id, fds: stdin?, stdout?, stderr?           {}  (ESRCH: not running)
 // resize            id, exec_id?, rows, columns                 {}
 // reopen_log        id, fds: log                                {}
 // update            id, limits: ShownLimits                     {}
@@ -37,6 +38,8 @@
 // unsupported       -                                           {calls: {name: count}}
 // shutdown          -                                           {}  then the sentry exits
 //
+// attach_stdin: "always" or "once": the init's stdin, which the plan leaves null, is what `attach` brings;
+// "once": the end of the first that is attached is end of file.
 // init_default: an init without a handler for the signal is not spared (pid_namespaces(7)).
 // clang-format on
 

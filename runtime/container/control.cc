@@ -62,6 +62,19 @@ Status SentryRuntime::kill_exec(const std::string& id, const std::string& exec_i
     return {};
 }
 
+Status SentryRuntime::attach(const std::string& id, const AttachStdio& stdio) {
+    std::vector<NamedFd> fds;
+    for (const auto& [name, fd] : {std::pair("stdin", stdio.stdin_fd),
+                                   std::pair("stdout", stdio.stdout_fd),
+                                   std::pair("stderr", stdio.stderr_fd)}) {
+        if (fd >= 0) {
+            fds.push_back({name, fd});
+        }
+    }
+    TRY_STEP("attach to " + id, impl_->call(id, "attach", control::Json::object(), fds));
+    return {};
+}
+
 Status SentryRuntime::resize(const std::string& id, const std::string& exec_id, uint16_t rows,
                              uint16_t columns) {
     control::Json fields = {{"rows", rows}, {"columns", columns}};
@@ -152,7 +165,8 @@ Result<std::string> SentryRuntime::exec(const std::string& id, const ExecConfig&
     } else {
         plan.args = config.args;
         plan.terminal = config.terminal;
-        plan.console_rows = plan.console_columns = 0;
+        plan.console_rows = config.rows;
+        plan.console_columns = config.columns;
         if (!config.env.empty()) {
             plan.env = config.env;
         }

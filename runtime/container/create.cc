@@ -206,8 +206,11 @@ struct Create {
     Status create_in_sentry(const control::ContainerPlan& plan, const std::vector<NamedFd>& fds) {
         auto client =
             TRY(ControlClient::connect(joins() ? sandbox_directory->fd() : launch.directory.fd()));
-        const auto answer =
-            client.call("create_container", {{"plan", control::to_json(plan)}}, fds);
+        control::Json fields = {{"plan", control::to_json(plan)}};
+        if (config.stdio.attach_stdin || config.stdio.attach_stdin_once) {
+            fields["attach_stdin"] = config.stdio.attach_stdin_once ? "once" : "always";
+        }
+        const auto answer = client.call("create_container", std::move(fields), fds);
         if (answer.ok()) {
             return {};
         }

@@ -6,7 +6,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "kernel/base/log.h"
+#include "kernel/fs/stdio/attachments.h"
 #include "kernel/time/clock.h"
 
 namespace moat::kernel {
@@ -15,8 +18,11 @@ namespace {
 
 class CriLogFile final : public File {
   public:
-    CriLogFile(RefPtr<CriLogSink> sink, CriLogSink::Stream stream)
-        : File(O_WRONLY | O_APPEND), sink_(std::move(sink)), stream_(stream) {}
+    CriLogFile(RefPtr<CriLogSink> sink, CriLogSink::Stream stream, RefPtr<Attachments> attached)
+        : File(O_WRONLY | O_APPEND),
+          sink_(std::move(sink)),
+          stream_(stream),
+          attached_(std::move(attached)) {}
     ~CriLogFile() override { sink_->end(stream_); }
 
     // To the guest it is a pipe to its runtime, as with other runtimes.
@@ -35,11 +41,18 @@ class CriLogFile final : public File {
         size_t total = 0;
         while (source.remaining() > 0) {
             char text[16 * 1024];
-            const auto taken = source.take(text, sizeof text);
+            const size_t room = std::min(attached_ ? attached_->room() : SIZE_MAX, sizeof text);
+            if (room == 0) {
+                return total > 0 ? Result<size_t>(total) : Errno(EAGAIN);
+            }
+            const auto taken = source.take(text, std::min(room, source.remaining()));
             if (!taken.ok()) {
                 return total > 0 ? Result<size_t>(total) : taken;
             }
             sink_->write(stream_, {text, *taken});
+            if (attached_) {
+                attached_->write(stream_, {text, *taken});
+            }
             total += *taken;
         }
         return total;
@@ -51,12 +64,16 @@ class CriLogFile final : public File {
         }
         return RefPtr<File>(this);
     }
-    PollMask poll() override { return EPOLLOUT | EPOLLWRNORM; }
+    PollMask poll() override {
+        return attached_ && attached_->room() == 0 ? 0u : EPOLLOUT | EPOLLWRNORM;
+    }
+    WaitQueue* wait_queue() override { return attached_ ? &attached_->queue() : nullptr; }
     bool can_epoll() override { return true; }
 
   private:
     const RefPtr<CriLogSink> sink_;
     const CriLogSink::Stream stream_;
+    const RefPtr<Attachments> attached_;
 };
 
 }  // namespace
@@ -91,8 +108,9 @@ void CriLogSink::reopen(ScopedFd log) {
     lock.unlock();  // the old one is closed without the lock
 }
 
-RefPtr<File> make_cri_log_file(RefPtr<CriLogSink> sink, CriLogSink::Stream stream) {
-    return make_ref<CriLogFile>(std::move(sink), stream);
+RefPtr<File> make_cri_log_file(RefPtr<CriLogSink> sink, CriLogSink::Stream stream,
+                               RefPtr<Attachments> attached) {
+    return make_ref<CriLogFile>(std::move(sink), stream, std::move(attached));
 }
 
 }  // namespace moat::kernel

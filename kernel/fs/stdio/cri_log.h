@@ -44,7 +44,11 @@ class CriLogSink final : public RefCounted {
     std::atomic<uint64_t> dropped_{0};  // a statistic
 };
 
-/// A description whose writes become lines of `stream`; its end is the stream's.
-RefPtr<File> make_cri_log_file(RefPtr<CriLogSink> sink, CriLogSink::Stream stream);
+class Attachments;
+
+/// A description whose writes become lines of `stream`, and are shown to those in `attached` (which may
+/// be null); its end is the stream's.
+RefPtr<File> make_cri_log_file(RefPtr<CriLogSink> sink, CriLogSink::Stream stream,
+                               RefPtr<Attachments> attached = nullptr);
 
 }  // namespace moat::kernel

@@ -14,19 +14,28 @@ constexpr size_t kChunk = 4096;
 }  // namespace
 
 Result<RefPtr<HostConsole>> HostConsole::start(ScopedFd host, RefPtr<Tty> tty,
-                                               RefPtr<CriLogSink> log) {
+                                               RefPtr<CriLogSink> log,
+                                               RefPtr<Attachments> attached) {
     if (!host) {
-        auto console = make_ref<HostConsole>(std::move(host), std::move(tty), std::move(log));
+        auto console = make_ref<HostConsole>(std::move(host), std::move(tty), std::move(log),
+                                             std::move(attached));
         console->tty_->far_events().add(console.get(), EPOLLIN);
+        if (console->attached_) {
+            console->attached_->queue().add(console.get(), EPOLLOUT);
+        }
         console->on_event(EPOLLIN);
         return console;
     }
     const int flags = TRY(host_result(fcntl(host.get(), F_GETFL)));
     TRY(host_result(fcntl(host.get(), F_SETFL, flags | O_NONBLOCK)));
     auto watch = TRY(HostWatch::start(host.get()));
-    auto console = make_ref<HostConsole>(std::move(host), std::move(tty), std::move(log));
+    auto console = make_ref<HostConsole>(std::move(host), std::move(tty), std::move(log),
+                                         std::move(attached));
     watch->queue().add(console.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP);
     console->tty_->far_events().add(console.get(), EPOLLIN | EPOLLOUT);
+    if (console->attached_) {
+        console->attached_->queue().add(console.get(), EPOLLOUT);
+    }
     {
         MutexLock lock(console->mu_);
         console->watch_ = std::move(watch);
@@ -71,6 +80,10 @@ void HostConsole::on_event(PollMask) {
         watch->queue().remove(this);
     }
     tty_->far_events().remove(this);
+    if (attached_) {
+        attached_->queue().remove(this);
+        attached_->finish();
+    }
     if (log_) {
         log_->end(CriLogSink::Stream::kStdout);
     }
@@ -101,12 +114,20 @@ HostConsole::Flow HostConsole::copy_out_locked() {
     for (;;) {
         if (unsent_.empty()) {
             char shown[kChunk];
-            const auto n = tty_->far_take(shown, sizeof shown);
+            // At the end it is little, and nobody waits any more.
+            const size_t room = attached_ && !finishing_ ? attached_->room() : sizeof shown;
+            if (room == 0) {
+                return Flow::kMore;
+            }
+            const auto n = tty_->far_take(shown, std::min(room, sizeof shown));
             if (!n.ok() || *n == 0) {
                 return finishing_ ? Flow::kEnd : Flow::kMore;
             }
             if (log_) {
                 log_->write(CriLogSink::Stream::kStdout, {shown, *n});
+            }
+            if (attached_) {
+                attached_->write(CriLogSink::Stream::kStdout, {shown, *n});
             }
             if (!host_) {
                 continue;

@@ -1,5 +1,7 @@
 #include "kernel/fs/stdio/cri_log.h"
 
+#include "kernel/fs/stdio/attachments.h"
+
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <stdlib.h>
