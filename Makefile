@@ -7,7 +7,7 @@ JOBS ?= $(shell nproc)
 .DEFAULT_GOAL := help
 PREFIX ?= /usr/local
 
-.PHONY: install uninstall help packages build run test check-unit check-syscalls check-oci check-cri check-critest bench format check-style clean
+.PHONY: install uninstall help packages build run test check-unit check-syscalls check-oci check-cri check-critest fuzz bench format check-style clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -43,6 +43,10 @@ check-cri: build ## run pods by crictl and by the library that kubelet uses
 check-critest: build ## run the CRI's conformance tests on both handlers (WRITE=1: the README's table)
 	@scripts/install-packages.sh test
 	@e2e/critest/run.py $(if $(WRITE),--write) $(if $(HANDLER),--handler $(HANDLER))
+
+fuzz: ## run the fuzzers of what clients of moatd's streaming server send (RUNS=n: each that often)
+	@scripts/install-packages.sh fuzz
+	@scripts/run-fuzzers.sh $(RUNS)
 
 bench: build ## time native, runc and moat in one run (PEERS=1: gVisor's runsc too; WRITE=1: docs/bench.md)
 	@scripts/install-packages.sh bench

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# install-packages.sh [build|test|bench]...: installs the Debian packages that are missing for the named
+# install-packages.sh [build|test|fuzz|bench]...: installs the Debian packages that are missing for the named
 # sets (default: build). `test` and `bench` include `build`. Does nothing, in milliseconds, when all are there.
 # Needs root only when something is missing.
 set -euo pipefail
@@ -22,15 +22,17 @@ test_packages=(
     runc                           # the reference: a test that runc fails is wrong
 )
 bench_packages=(runc)
+fuzz_packages=(clang-14 libclang-rt-14-dev)  # libFuzzer and the sanitizers
 
 wanted=("${build_packages[@]}")
 for set_name in "$@"; do
     case $set_name in
         build) ;;
         test) wanted+=("${test_packages[@]}") ;;
+        fuzz) wanted+=("${fuzz_packages[@]}") ;;
         bench) wanted+=("${bench_packages[@]}") ;;
         *)
-            echo "install-packages: no set '$set_name' (build, test, bench)" >&2
+            echo "install-packages: no set '$set_name' (build, test, fuzz, bench)" >&2
             exit 2
             ;;
     esac

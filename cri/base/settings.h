@@ -31,6 +31,10 @@ struct Settings {
     std::string default_handler = "moat";       ///< of a pod whose RuntimeClass names none
     std::string metrics_address;  ///< empty: none
     int64_t shutdown_grace_s = 10;
+    std::string stream_address = "127.0.0.1";  ///< of exec, attach and port-forward
+    int64_t stream_port = 0;                   ///< 0: any that is free
+    std::string stream_tls_cert;               ///< PEM; with stream_tls_key: https
+    std::string stream_tls_key;
     std::string log_level = "info";
     bool log_json = false;
     bool strace = false;

@@ -42,6 +42,11 @@ const Setting kTable[] = {
     {"cni.timeout", &S::cni_timeout_s, Takes::kReload, "Seconds that one call of one plugin may take; it is killed with its children then", "", nullptr, 1, 230},
 
     {"network.masquerade", &S::masquerade, Takes::kRestart, "In the built-in network, what pods send beyond their range bears the node's address"},
+
+    {"stream.address", &S::stream_address, Takes::kRestart, "Where exec, attach and port-forward are served; an IP address"},
+    {"stream.port", &S::stream_port, Takes::kRestart, "Its port; 0: any that is free", "", nullptr, 0, 65535},
+    {"stream.tls_cert", &S::stream_tls_cert, Takes::kRestart, "Certificate chain (PEM); with it and the key they are served by TLS"},
+    {"stream.tls_key", &S::stream_tls_key, Takes::kRestart, "Private key of the certificate (PEM)"},
 };
 // clang-format on
 

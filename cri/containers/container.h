@@ -19,8 +19,6 @@ namespace moat::cri {
 
 namespace api = ::runtime::v1;
 
-class Terminal;
-
 /// One container. Made by CreateContainer or from the database; dies when it is removed and the
 /// last call that holds it returns.
 struct Container {
@@ -37,7 +35,6 @@ struct Container {
     std::mutex mu;
     std::condition_variable changed;  ///< notified when record.phase changes
     ContainerRecord record;  ///< guarded by mu; a change is in the database before it is here
-    std::shared_ptr<Terminal> terminal;  ///< guarded by mu
     /// A start is on its way, whose event comes before that of an end; guarded by mu.
     bool starting = false;
     bool end_untold = false;  ///< it ended meanwhile; guarded by mu

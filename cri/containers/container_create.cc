@@ -13,7 +13,6 @@
 #include "cri/containers/container_manager.h"
 #include "cri/containers/image_volumes.h"
 #include "cri/containers/spec.h"
-#include "cri/containers/terminal.h"
 #include "cri/events/container_events.h"
 #include "cri/images/image_store.h"
 #include "cri/pods/pod_files.h"
@@ -25,10 +24,13 @@ namespace moat::cri {
 
 namespace {
 
-/// The container's log, for appending; an invalid descriptor for a container without one.
+/// The container's log, for appending. Without one its output is still taken by the sentry, for those
+/// who attach.
 Result<ScopedFd> open_log(const std::string& path) {
     if (path.empty()) {
-        return ScopedFd();
+        ScopedFd null(open("/dev/null", O_WRONLY | O_CLOEXEC));
+        return null ? Result<ScopedFd>(std::move(null))
+                    : host_error(Error::from_errno(errno, "open /dev/null"), "log");
     }
     TRY_HOST("log directory", make_directories(path.substr(0, path.rfind('/'))));
     // NOFOLLOW: others may be able to write to the directory, nobody else decides where root
@@ -36,19 +38,6 @@ Result<ScopedFd> open_log(const std::string& path) {
     ScopedFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0640));
     if (!fd) {
         return host_error(Error::from_errno(errno, "open " + path), "log");
-    }
-    return fd;
-}
-
-/// A FIFO that is open on both sides in the sentry, so that the guest never sees an end of file and
-/// an attach of any later moatd can write to it.
-Result<ScopedFd> open_stdin(const std::string& path) {
-    if (mkfifo(path.c_str(), 0600) != 0 && errno != EEXIST) {
-        return Error::from_errno(errno, "mkfifo " + path);
-    }
-    ScopedFd fd(open(path.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
-    if (!fd) {
-        return Error::from_errno(errno, "open " + path);
     }
     return fd;
 }
@@ -170,35 +159,15 @@ Status ContainerManager::make(Container& container) {
     TRY_HOST("bundle", make_directories(directory, 0711));
     TRY_HOST("bundle", write_file(directory + "/config.json", spec, 0600));
 
-    ScopedFd log = TRY(open_log(record.log_path));
-    ScopedFd input_fd;
-    std::shared_ptr<Terminal> terminal;
+    const ScopedFd log = TRY(open_log(record.log_path));
     runtime::CreateConfig create;
     create.id = container.id;
     create.bundle = directory;
-    if (pod->handler.kernel == Kernel::kNode) {
-        // The container's monitor holds terminal and stdin.
-        create.stdio.cri_log_fd = log.get();
-        create.stdio.attach_stdin = config.stdin() && !config.tty();
-        create.stdio.attach_stdin_once = create.stdio.attach_stdin && config.stdin_once();
-    } else if (config.tty()) {
-        terminal = TRY_HOST("terminal", Terminal::create());
-        create.stdio.console_fd = terminal->slave();
-    } else {
-        if (config.stdin()) {
-            input_fd = TRY_HOST("stdin", open_stdin(directory + "/stdin"));
-            create.stdio.stdin_fd = input_fd.get();
-        }
-        create.stdio.cri_log_fd = log.get();
-    }
+    create.stdio.cri_log_fd = log.get();
+    create.stdio.attach_stdin = config.stdin() && !config.tty();
+    create.stdio.attach_stdin_once = create.stdio.attach_stdin && config.stdin_once();
     fault_point("container.bundle written");
     TRY_HOST("runtime", container.runtime.create(create));
-    if (terminal != nullptr) {
-        terminal->close_slave();
-        terminal->start(std::move(log));
-        const std::lock_guard lock(container.mu);
-        container.terminal = std::move(terminal);
-    }
     return {};
 }
 
@@ -211,17 +180,7 @@ Status ContainerManager::reopen_log(const std::string& id) {
     if (record.log_path.empty()) {
         return {};
     }
-    ScopedFd log = TRY(open_log(record.log_path));
-    const auto pod = TRY(pods_.find(container->pod_id));
-    if (container->config->tty() && pod->handler.kernel == Kernel::kSandbox) {
-        const std::lock_guard lock(container->mu);
-        if (container->terminal == nullptr) {
-            return wrong_state("container " + container->id +
-                               ": its terminal was lost when moatd was restarted");
-        }
-        container->terminal->set_log(std::move(log));
-        return {};
-    }
+    const ScopedFd log = TRY(open_log(record.log_path));
     TRY_HOST("container " + container->id + ": reopen its log",
              container->runtime.reopen_log(container->id, log.get()));
     return {};

@@ -8,7 +8,6 @@
 #include "cri/base/log.h"
 #include "cri/metrics/metrics.h"
 #include "cri/base/settings.h"
-#include "cri/containers/terminal.h"
 #include "cri/events/container_events.h"
 #include "cri/pods/pod_manager.h"
 #include "runtime/runtime.h"
@@ -105,7 +104,6 @@ void ContainerManager::set_exited(Container& container, int32_t exit_code, int64
     changed.finished_at_ns = finished_at_ns != 0 ? finished_at_ns : now_ns();
     changed.reason = reason;
     changed.message = message;
-    container.terminal.reset();
     if (const Status status = change(container, changed); !status.ok()) {
         // The runtime keeps the status: the next reconcile tries again. Whoever waits must still
         // see it.
@@ -346,7 +344,6 @@ Status ContainerManager::remove_container(const ContainerPtr& container) {
         ContainerRecord changed = container->record;
         changed.phase = ContainerPhase::kRemoving;
         TRY(change(*container, changed));
-        container->terminal.reset();
     }
     TRY(erase(*container));
     {

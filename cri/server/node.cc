@@ -15,6 +15,7 @@ Node::Node(const Settings& chosen, FileLock lock)
     : settings(chosen), instance(std::move(lock)), current_(chosen) {}
 
 Node::~Node() {
+    streaming.reset();
     // Watchers of pods call the containers, so the pods' threads end first.
     pods.reset();
 }
@@ -81,6 +82,9 @@ Result<std::unique_ptr<Node>> Node::open(const Settings& settings,
     }
     sweep_strays(settings, *node->pods, *node->containers, *node->handlers);
     TRY_STEP("networks of the last moatd", node->networks->recover(records));
+    node->streaming = std::make_unique<streaming::StreamingServer>(
+        node->settings, *node->containers, *node->pods);
+    TRY(node->streaming->start());
     return node;
 }
 

@@ -10,6 +10,7 @@
 #include "cri/images/puller.h"
 #include "cri/pods/pod_manager.h"
 #include "cri/stats/collector.h"
+#include "cri/streaming/streaming_server.h"
 
 namespace moat::cri {
 
@@ -37,6 +38,7 @@ struct Node {
     std::unique_ptr<PodManager> pods;
     std::unique_ptr<ContainerManager> containers;
     std::unique_ptr<StatsCollector> stats;
+    std::unique_ptr<streaming::StreamingServer> streaming;
 
   private:
     std::mutex current_mu_;

@@ -48,10 +48,11 @@ class RuntimeService final : public api::RuntimeService::Service {
     MOAT_RPC(ListPodSandboxStats);
     MOAT_RPC(ListMetricDescriptors);
     MOAT_RPC(ListPodSandboxMetrics);
-    // runtime_service_unbuilt.cc
+    // runtime_service_streaming.cc
     MOAT_RPC(Exec);
     MOAT_RPC(Attach);
     MOAT_RPC(PortForward);
+    // runtime_service_unbuilt.cc
     MOAT_RPC(CheckpointContainer);
     MOAT_RPC(CheckpointPod);
     MOAT_RPC(RestorePod);

@@ -19,9 +19,6 @@ namespace {
                                         api::Name##Response*) {                            \
         return unbuilt(#Name);                                                             \
     }
-MOAT_UNBUILT(Exec)
-MOAT_UNBUILT(Attach)
-MOAT_UNBUILT(PortForward)
 MOAT_UNBUILT(CheckpointContainer)
 MOAT_UNBUILT(CheckpointPod)
 MOAT_UNBUILT(RestorePod)

@@ -1,10 +1,16 @@
 """What people type: crictl against moatd, as in the README."""
 
+import fcntl
 import json
 import os
+import pty
 import re
+import select
 import shutil
+import struct
 import subprocess
+import termios
+import urllib.request
 
 import harness
 import host
@@ -120,6 +126,84 @@ class Crictl(harness.Case):
         self.assertEqual(self.crictl("pods", "-q").strip(), "")
         self.crictl("rmi", IMAGE)
         self.assertEqual(self.crictl("images", "-q").strip(), "")
+
+    def at_a_terminal(self, *arguments):
+        """Starts crictl at a pty. Returns (process, the pty's master, a function that waits for a text and returns all so far)."""
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+        process = subprocess.Popen([os.environ["MOAT_CRICTL"], "--config", self.config, *arguments], stdin=slave, stdout=slave, stderr=slave,
+                                   start_new_session=True)
+        os.close(slave)
+        self.addCleanup(lambda: process.poll() is None and process.kill())
+        seen = bytearray()
+
+        def wait(text):
+            def look():
+                while select.select([master], [], [], 0.05)[0]:
+                    try:
+                        some = os.read(master, 65536)
+                    except OSError:
+                        some = b""
+                    if not some:
+                        break
+                    seen.extend(some)
+                return text.encode() in seen
+            host.wait_for(look, 30, lambda: f"{text!r} in {bytes(seen)!r}")
+            return bytes(seen).decode(errors="replace")
+        return process, master, wait
+
+    def test_exec_attach_and_port_forward(self):
+        self.assertEqual(self.load().returncode, 0)
+        pod, config = self.pod()
+        web = self.container(pod, config, "web", "mkdir /www; echo page > /www/index.html; exec httpd -f -p 8080 -h /www")
+        for transport in ("spdy", "websocket"):
+            with self.subTest(transport):
+                done = self.call("exec", "--transport", transport, web, "/bin/sh", "-c", "echo out; echo err >&2; exit 5")
+                self.assertEqual((done.stdout, done.stderr.splitlines()[0]), ("out\n", "err"))
+                self.assertNotEqual(done.returncode, 0)
+                self.assertIn("5", done.stderr)
+                done = subprocess.run([os.environ["MOAT_CRICTL"], "--config", self.config, "exec", "-i", "--transport", transport, web, "/bin/wc", "-c"],
+                                      input="x" * 300000, capture_output=True, text=True, timeout=60, check=False)
+                self.assertEqual(done.stdout.strip(), "300000", done.stderr)
+                shell, keyboard, wait = self.at_a_terminal("exec", "-it", "--transport", transport, web, "/bin/sh")
+                wait("#")
+                os.write(keyboard, b"stty size; echo $((40 + 2))\n")
+                self.assertIn("33 99", wait("42"))
+                os.write(keyboard, b"exit\n")
+                host.wait_for(lambda: shell.poll() is not None, 30, "the shell ends")
+                os.close(keyboard)
+
+                # The local port that crictl has chosen is in what it prints.
+                forward = subprocess.Popen([os.environ["MOAT_CRICTL"], "--config", self.config, "port-forward", "--transport", transport, pod, ":8080"],
+                                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                self.addCleanup(forward.stdout.close)
+                self.addCleanup(forward.kill)
+                port = re.search(r"127\.0\.0\.1:(\d+) ->", forward.stdout.readline()).group(1)
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+                    self.assertEqual(answer.read(), b"page\n")
+                forward.terminate()
+                forward.wait(30)
+
+    def test_attach_to_a_terminal_of_an_earlier_daemon(self):
+        self.assertEqual(self.load().returncode, 0)
+        pod, config = self.pod()
+        file = self.write("shell.json", {
+            "metadata": {"name": "shell"}, "image": {"image": IMAGE}, "command": ["/bin/sh"], "stdin": True, "tty": True,
+            "log_path": "shell.log", "linux": {}})
+        shell = self.crictl("create", pod, file, config).strip()
+        self.crictl("start", shell)
+        self.daemon.kill()
+        self.daemon.wait()
+        self.daemon = subprocess.Popen(self.daemon.args, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, start_new_session=True)
+        host.wait_for(lambda: self.call("version").returncode == 0, 30, self.daemon_log)
+        process, keyboard, wait = self.at_a_terminal("attach", "-it", shell)
+        os.write(keyboard, b"echo $((40 + 2))\n")
+        wait("42")
+        os.write(keyboard, b"exit 4\n")
+        self.assertEqual(self.wait_exited(shell)["exitCode"], 4)
+        host.wait_for(lambda: process.poll() is not None, 30, "crictl ends")
+        self.assertIn("42", host.read(os.path.join(self.directory, "logs", "shell.log")))
+        os.close(keyboard)
 
     def test_the_daemon_is_killed_and_started_again(self):
         self.assertEqual(self.load().returncode, 0)

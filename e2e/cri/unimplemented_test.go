@@ -18,7 +18,7 @@ var implemented = map[string]bool{
 	"Version": true, "Status": true, "RuntimeConfig": true, "UpdateRuntimeConfig": true,
 	"RunPodSandbox": true, "StopPodSandbox": true, "RemovePodSandbox": true, "PodSandboxStatus": true, "ListPodSandbox": true,
 	"CreateContainer": true, "StartContainer": true, "StopContainer": true, "RemoveContainer": true, "ListContainers": true,
-	"ContainerStatus": true, "ExecSync": true, "ReopenContainerLog": true,
+	"ContainerStatus": true, "ExecSync": true, "ReopenContainerLog": true, "Exec": true, "Attach": true, "PortForward": true,
 	"ContainerStats": true, "ListContainerStats": true, "PodSandboxStats": true, "ListPodSandboxStats": true,
 	"ListMetricDescriptors": true, "ListPodSandboxMetrics": true, "StreamPodSandboxes": true, "StreamContainers": true,
 	"StreamContainerStats": true, "StreamPodSandboxStats": true, "StreamPodSandboxMetrics": true, "StreamImages": true,

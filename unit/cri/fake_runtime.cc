@@ -238,6 +238,11 @@ Status FakeRuntime::kill_exec(const std::string& id, const std::string&, int) {
     return {};
 }
 
+Status FakeRuntime::attach(const std::string& id, const AttachStdio&) {
+    const std::lock_guard lock(FakeWorld::get().mu);
+    return note("attach", id);
+}
+
 Status FakeRuntime::reopen_log(const std::string& id, int log_fd) {
     const std::lock_guard lock(FakeWorld::get().mu);
     TRY(note("reopen_log", id));

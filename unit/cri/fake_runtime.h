@@ -48,6 +48,7 @@ class FakeRuntime final : public Runtime {
     Result<std::string> exec(const std::string& id, const ExecConfig& config) override;
     Result<ExitStatus> wait_exec(const std::string& id, const std::string& exec_id) override;
     Status kill_exec(const std::string& id, const std::string& exec_id, int signal) override;
+    Status attach(const std::string& id, const AttachStdio& stdio) override;
     Status resize(const std::string&, const std::string&, uint16_t, uint16_t) override {
         return not_here("resize");
     }

@@ -9,7 +9,6 @@
 
 #include "api.pb.h"
 #include "cri/containers/capabilities.h"
-#include "cri/containers/terminal.h"
 #include "cri/pods/pod_files.h"
 #include "runtime/runtime.h"
 #include "unit/cri/temp_dir.h"
@@ -274,10 +273,4 @@ TEST_CASE("resolv.conf: lines of the request, and no word breaks out of its line
     const CniDns network{{"10.0.0.53"}, {"example.org"}, {}};
     CHECK(*resolv_conf({}, network) == "search example.org\nnameserver 10.0.0.53\n");
     CHECK_FALSE(resolv_conf({}, {{"1.1.1.1\nsearch evil"}, {}, {}}).ok());
-}
-
-TEST_CASE("log lines: the CRI's format") {
-    CHECK(cri_log_lines("one\ntwo", 1'700'000'000'000'000'005, "stdout") ==
-          "2023-11-14T22:13:20.000000005Z stdout F one\n2023-11-14T22:13:20.000000005Z stdout P "
-          "two\n");
 }
