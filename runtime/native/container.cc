@@ -382,6 +382,20 @@ Status NativeRuntime::reopen_log(const std::string& id, int log_fd) {
     return ask_monitor(id, "reopen", {log_fd});
 }
 
+Status NativeRuntime::attach(const std::string& id, const AttachStdio& stdio) {
+    TRY(check_id(id));
+    std::string request = "attach ";
+    std::vector<int> fds;
+    for (const auto& [letter, fd] :
+         {std::pair{'i', stdio.stdin_fd}, {'o', stdio.stdout_fd}, {'e', stdio.stderr_fd}}) {
+        if (fd >= 0) {
+            request += letter;
+            fds.push_back(fd);
+        }
+    }
+    return ask_monitor(id, request, fds);
+}
+
 Status NativeRuntime::update(const std::string& id, const Resources& resources) {
     const std::string step = "update " + id;
     const auto* cgroup_manager = TRY_STEP(step, manager());

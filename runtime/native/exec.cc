@@ -136,6 +136,10 @@ Result<std::string> NativeRuntime::exec(const std::string& id, const ExecConfig&
     const auto or_null = [&](int fd) { return fd >= 0 ? fd : null.get(); };
     if (config.terminal) {
         request.argv.push_back("--terminal");
+        if (config.rows != 0 && config.columns != 0) {
+            request.argv.insert(request.argv.end(), {"--rows", std::to_string(config.rows),
+                                                     "--columns", std::to_string(config.columns)});
+        }
         request.fds = {theirs.get(), or_null(config.stdio.console_fd)};
     } else {
         request.fds = {theirs.get(), or_null(config.stdio.stdin_fd),

@@ -52,6 +52,7 @@ class NativeRuntime final : public Runtime {
     Status pause(const std::string& id) override;
     Status resume(const std::string& id) override;
     Status reopen_log(const std::string& id, int log_fd) override;
+    Status attach(const std::string& id, const AttachStdio& stdio) override;
     Result<std::unique_ptr<EventStream>> events(const std::string& sandbox_id) override;
     bool sandbox_alive(const std::string& sandbox_id) override;
 
