@@ -131,6 +131,19 @@ Result<std::string> ContainerManager::create(const std::string& pod_id,
     return container->id;
 }
 
+Result<std::string> ContainerManager::running_target(const std::string& pod_id,
+                                                     const std::string& target_id) {
+    const std::string field = "linux.security_context.namespace_options.target_id";
+    const ContainerPtr target = TRY(find(target_id));
+    if (target->pod_id != pod_id) {
+        return invalid_argument(field + ": container " + target->id + " is one of another pod");
+    }
+    if (target->snapshot().phase != ContainerPhase::kRunning) {
+        return wrong_state(field + ": container " + target->id + " does not run");
+    }
+    return target->id;
+}
+
 Status ContainerManager::make(Container& container) {
     const ContainerRecord record = container.snapshot();
     const api::ContainerConfig& config = *container.config;
@@ -153,6 +166,10 @@ Status ContainerManager::make(Container& container) {
     input.network_namespace = pods_.network_namespace(pod->snapshot());
     input.pod_directory = settings_.pod_directory(pod->id);
     input.sandbox_pid = sandbox.ok() ? sandbox->sentry_pid : 0;
+    const auto& options = config.linux().security_context().namespace_options();
+    if (options.pid() == api::TARGET) {
+        input.pid_target = TRY(running_target(pod->id, options.target_id()));
+    }
     const std::string spec = TRY(build_spec(input));
 
     const std::string directory = settings_.container_directory(container.id);

@@ -86,6 +86,8 @@ class ContainerManager {
     void finish_start(Container& container, bool started);
     bool wait_for_end(Container& container, std::chrono::milliseconds timeout);
     Result<ContainerRecord> plan(const std::string& pod_id, const api::ContainerConfig& config);
+    /// The id of the container whose pid namespace another of the pod is to join.
+    Result<std::string> running_target(const std::string& pod_id, const std::string& target_id);
     Status make(Container& container);
     /// Runtime, files and row go; may be repeated.
     Status erase(Container& container);

@@ -13,6 +13,7 @@
 #include "cri/containers/capabilities.h"
 #include "cri/containers/image_volumes.h"
 #include "cri/containers/native_spec.h"
+#include "cri/containers/seccomp.h"
 #include "runtime/runtime.h"
 
 namespace moat::cri {
@@ -42,8 +43,11 @@ Status check_namespaces(const api::NamespaceOption& options, const std::string& 
         return not_supported(where +
                              ".pid: NODE: a sandboxed pod does not see the node's processes");
     }
-    if (options.pid() == api::TARGET) {
-        return not_supported(where + ".pid: TARGET: not built yet");
+    if (options.pid() == api::TARGET && kernel != Kernel::kSandbox) {
+        return not_supported(where + ".pid: TARGET: not built for the handler native");
+    }
+    if (options.pid() == api::TARGET && options.target_id().empty()) {
+        return invalid_argument(where + ".target_id: missing with pid TARGET");
     }
     if (options.ipc() == api::NODE && kernel == Kernel::kSandbox) {
         return not_supported(where +
@@ -55,12 +59,11 @@ Status check_namespaces(const api::NamespaceOption& options, const std::string& 
     return {};
 }
 
-Status check_profile(const api::SecurityProfile& profile, const std::string& field) {
-    if (profile.profile_type() == api::SecurityProfile::Localhost) {
-        return not_supported(field + ": localhost profile \"" + profile.localhost_ref() +
-                             "\": not built yet");
-    }
-    return {};
+/// Of a pod's or a container's security context, which have these fields of the same names.
+template <typename Security>
+SeccompRequest seccomp_request(const Security& security) {
+    return {security.has_seccomp() ? &security.seccomp() : nullptr, security.seccomp_profile_path(),
+            "linux.security_context.seccomp"};
 }
 
 Status check_mount(const api::Mount& mount, Kernel kernel) {
@@ -123,11 +126,12 @@ Status check_pod_config(const api::PodSandboxConfig& pod, Kernel kernel) {
     const auto& security = pod.linux().security_context();
     TRY(check_namespaces(security.namespace_options(), "linux.security_context.namespace_options",
                          kernel));
-    if (kernel == Kernel::kSandbox) {
-        TRY(check_profile(security.seccomp(), "linux.security_context.seccomp"));
+    // No process of a sandboxed pod's own runs: its profile only has to be one.
+    if (kernel == Kernel::kSandbox && !security.privileged()) {
+        TRY(seccomp_profile(seccomp_request(security), {}));
     }
-    TRY(check_profile(security.apparmor(), "linux.security_context.apparmor"));
-    return {};
+    return check_apparmor(security.has_apparmor() ? &security.apparmor() : nullptr, "",
+                          "linux.security_context.apparmor");
 }
 
 Status check_container_config(const api::ContainerConfig& config, const api::PodSandboxConfig&,
@@ -157,11 +161,8 @@ Status check_container_config(const api::ContainerConfig& config, const api::Pod
     const auto& security = config.linux().security_context();
     TRY(check_namespaces(security.namespace_options(), "linux.security_context.namespace_options",
                          kernel));
-    if (kernel == Kernel::kSandbox) {
-        TRY(check_profile(security.seccomp(), "linux.security_context.seccomp"));
-    }
-    TRY(check_profile(security.apparmor(), "linux.security_context.apparmor"));
-    return {};
+    return check_apparmor(security.has_apparmor() ? &security.apparmor() : nullptr,
+                          security.apparmor_profile(), "linux.security_context.apparmor");
 }
 
 UserRequest user_request(const api::ContainerConfig& config, const ImageConfig& image) {
@@ -502,6 +503,9 @@ json annotations(const SpecInput& input) {
             }
         }
     }
+    if (!input.pid_target.empty()) {
+        all["dev.moat.pid-namespace"] = "container:" + input.pid_target;
+    }
     all["io.kubernetes.cri.container-type"] = "container";
     all["io.kubernetes.cri.sandbox-id"] = input.pod_id;
     all["io.kubernetes.cri.sandbox-name"] = input.pod.metadata().name();
@@ -543,6 +547,12 @@ Result<std::string> build_spec(const SpecInput& input) {
         {"resources", resources(config.linux().resources())},
     };
     if (!security.privileged()) {
+        const json& capability_sets = process["capabilities"];
+        if (auto profile = TRY(seccomp_profile(
+                seccomp_request(security),
+                capability_sets["bounding"].get<std::vector<std::string>>()))) {
+            guest["seccomp"] = std::move(*profile);
+        }
         // Kubelet always says which paths; a client without a security context gets the usual ones.
         const bool told = config.linux().has_security_context();
         guest["maskedPaths"] = told ? to_vector(security.masked_paths()) : kDefaultMasked;

@@ -19,6 +19,7 @@ import harness  # noqa: E402
 import kills_test  # noqa: E402
 import lifecycle_test  # noqa: E402
 import pods_test  # noqa: E402
+import seccomp_test  # noqa: E402
 
 
 def prepare():
@@ -27,4 +28,4 @@ def prepare():
 
 
 if __name__ == "__main__":
-    sys.exit(harness.main([lifecycle_test, debian_test, pods_test, bad_input_test, kills_test], prepare))
+    sys.exit(harness.main([lifecycle_test, debian_test, pods_test, bad_input_test, kills_test, seccomp_test], prepare))

@@ -22,6 +22,7 @@
 #include "kernel/mm/address_space.h"
 #include "kernel/net/socket.h"
 #include "kernel/task/fs_context.h"
+#include "kernel/task/seccomp_filter.h"
 #include "kernel/task/task_run.h"
 #include "kernel/task/task_table.h"
 #include "kernel/time/clock.h"
@@ -61,6 +62,17 @@ RefPtr<Credentials> credentials_of(const control::ProcessPlan& plan) {
     c->ambient = plan.capabilities.ambient;
     c->no_new_privs = plan.no_new_privileges;
     return c;
+}
+
+Result<RefPtr<SeccompFilter>> load_profile(const control::ContainerPlan& plan) {
+    std::vector<sock_filter> program;
+    for (const uint64_t packed : plan.seccomp) {
+        program.push_back({static_cast<uint16_t>(packed >> 48), static_cast<uint8_t>(packed >> 40),
+                           static_cast<uint8_t>(packed >> 32), static_cast<uint32_t>(packed)});
+    }
+    return SeccompFilter::create(program, nullptr,
+                                 plan.seccomp_log ? SeccompFilter::Log::kYes
+                                                  : SeccompFilter::Log::kNo);
 }
 
 int resource_number(const std::string& name) {
@@ -160,6 +172,24 @@ bool Sandbox::wait_locked(std::unique_lock<std::mutex>& lock, int peer, Ready re
 
 // ---------------------------------------------------------------- making
 
+Outcome<RefPtr<PidNamespace>> Sandbox::choose_pids(const control::ContainerPlan& plan) {
+    switch (plan.pid_namespace) {
+        case control::PidNamespace::kPod:
+            return pod_pids_;
+        case control::PidNamespace::kTarget: {
+            const std::lock_guard lock(mu_);
+            const Entry* target = TRY(find_locked(plan.pid_target));
+            if (target->state != control::ContainerState::kRunning) {
+                return failure(ESRCH, "pid namespace of container " + plan.pid_target +
+                                          ": it does not run");
+            }
+            return target->container->pid_namespace_ref();
+        }
+        default:
+            return make_ref<PidNamespace>(1);
+    }
+}
+
 Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds,
                                     std::optional<AttachedInput::Once> input) {
     const WakeScope scope;
@@ -185,11 +215,13 @@ Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds,
         cgroups.insert(std::move(*it));
     }
     TRY(join(cgroups, zygote->pid()));
-    RefPtr<PidNamespace> pids = plan.pid_namespace == control::PidNamespace::kPod
-                                    ? pod_pids_
-                                    : make_ref<PidNamespace>(1);
+    RefPtr<PidNamespace> pids = TRY(choose_pids(plan));
     auto container = make_ref<Container>(std::move(plan), std::move(pids), std::move(zygote));
     container->set_oom_count(take_fd(fds, "oom_count"));
+    if (!container->plan().seccomp.empty()) {
+        container->set_seccomp(TRY_STEP("check the seccomp profile",
+                                        load_profile(container->plan())));
+    }
     auto mounts = build_container_mounts(*container, take_fd(fds, "gofer"));
     if (!mounts.ok()) {
         return mounts.error();

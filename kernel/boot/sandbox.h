@@ -128,6 +128,7 @@ class Sandbox {
     };
     Outcome<Entry*> find_locked(const std::string& id);
     Outcome<Job*> find_job_locked(const std::string& id, const std::string& exec_id);
+    Outcome<RefPtr<PidNamespace>> choose_pids(const control::ContainerPlan& plan);
     Outcome<Job> make_job(const RefPtr<Container>& container, const control::ProcessPlan& process,
                           NamedFds& fds, bool is_init, const std::string& exec_id,
                           std::optional<AttachedInput::Once> attach_input = std::nullopt);

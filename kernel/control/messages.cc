@@ -22,7 +22,8 @@ constexpr EnumName<StdioKind> kStdioKinds[] = {{StdioKind::kNull, "null"},
                                                {StdioKind::kCriLog, "cri_log"},
                                                {StdioKind::kTerminal, "terminal"}};
 constexpr EnumName<PidNamespace> kPidNamespaces[] = {{PidNamespace::kContainer, "container"},
-                                                     {PidNamespace::kPod, "pod"}};
+                                                     {PidNamespace::kPod, "pod"},
+                                                     {PidNamespace::kTarget, "target"}};
 constexpr EnumName<ContainerState> kContainerStates[] = {{ContainerState::kCreated, "created"},
                                                          {ContainerState::kRunning, "running"},
                                                          {ContainerState::kPaused, "paused"},
@@ -342,6 +343,9 @@ Json to_json(const ContainerPlan& plan) {
             {"readonly_paths", plan.readonly_paths},
             {"pid_namespace", name_of(kPidNamespaces, plan.pid_namespace)},
             {"limits", to_json(plan.limits)},
+            {"pid_target", plan.pid_target},
+            {"seccomp", plan.seccomp},
+            {"seccomp_log", plan.seccomp_log},
             {"process", to_json(plan.process)}};
 }
 
@@ -441,6 +445,10 @@ Result<ContainerPlan> container_plan_from_json(const Json& json) {
     r.read("readonly_paths", plan.readonly_paths);
     r.read_enum("pid_namespace", kPidNamespaces, plan.pid_namespace);
     r.read_object("limits", plan.limits, shown_limits_from_json);
+    r.read("pid_target", plan.pid_target);
+    r.read("seccomp", plan.seccomp);
+    r.read("seccomp_log", plan.seccomp_log);
+    r.fail_if(plan.seccomp.size() > 4096);
     r.read_object("process", plan.process, process_plan_from_json);
     return r.finish(std::move(plan));
 }

@@ -95,7 +95,11 @@ struct RootPlan {
     uint64_t upper_bytes = 0;  ///< size limit of the upper layer; 0: half the memory
 };
 
-enum class PidNamespace : uint8_t { kContainer, kPod };
+enum class PidNamespace : uint8_t {
+    kContainer,
+    kPod,
+    kTarget,  ///< that of another container of the sandbox
+};
 
 /// What the host's cgroups hold a container to, for its guests to see. A field without a value: not
 /// said, as it was.
@@ -118,6 +122,11 @@ struct ContainerPlan {
     std::vector<std::string> masked_paths;
     std::vector<std::string> readonly_paths;
     PidNamespace pid_namespace = PidNamespace::kContainer;
+    std::string pid_target;  ///< kTarget: the other container's id
+    /// A classic BPF program over struct seccomp_data that the sentry runs for each call of the
+    /// container's processes: code << 48 | jt << 40 | jf << 32 | k. Empty: no profile.
+    std::vector<uint64_t> seccomp;
+    bool seccomp_log = false;  ///< SECCOMP_FILTER_FLAG_LOG
     ShownLimits limits;
     ProcessPlan process;
 };

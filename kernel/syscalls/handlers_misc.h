@@ -6,6 +6,7 @@
 #include <sys/sysinfo.h>
 #include <sys/times.h>
 #include <sys/utsname.h>
+#include <time.h>
 
 #include <cstdint>
 #include <optional>
@@ -72,6 +73,11 @@ Status sys_sched_setattr(Task& task, int32_t pid, UserPtr<const SchedAttributes>
                          uint32_t flags);
 Status sys_sched_getattr(Task& task, int32_t pid, GuestAddr attributes, uint32_t size,
                          uint32_t flags);
+
+// sys_seccomp.cc
+Result<int64_t> sys_seccomp(Task& task, uint32_t operation, uint32_t flags, uint64_t argument);
+/// prctl(2), PR_SET_SECCOMP.
+Result<int64_t> prctl_set_seccomp(Task& task, uint64_t mode, uint64_t program);
 
 // sys_cred.cc
 /// struct __user_cap_header_struct.

@@ -386,6 +386,10 @@ Result<int64_t> sys_prctl(Task& task, int option, uint64_t a, uint64_t b, uint64
         case PR_SET_VMA:
             // Names of anonymous mappings are for tools only.
             return 0;
+        case PR_GET_SECCOMP:
+            return task.seccomp_mode();
+        case PR_SET_SECCOMP:
+            return prctl_set_seccomp(task, a, b);
         case PR_GET_TID_ADDRESS:
             TRY(task.copy_out(UserPtr<uint64_t>(a), task.clear_child_tid()));
             return 0;

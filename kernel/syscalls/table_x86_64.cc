@@ -342,7 +342,7 @@ constexpr SyscallEntry kEntries[] = {
     full<sys_sched_getattr>(315, "sched_getattr", "pid, ptr, size, hex"),
     partial<sys_renameat2>(316, "renameat2", "dirfd, path, dirfd, path, hex",
         "no RENAME_WHITEOUT"),
-    missing(317, "seccomp"),
+    partial<sys_seccomp>(317, "seccomp", "int, hex, ptr", "no user notification"),
     full<sys_getrandom>(318, "getrandom", "ptr, size, hex"),
     partial<sys_memfd_create>(319, "memfd_create", "path, hex",
         "no huge pages"),

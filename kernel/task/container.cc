@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "kernel/fs/mount.h"
+#include "kernel/task/seccomp_filter.h"
 #include "kernel/task/task_table.h"
 #include "kernel/task/thread_group.h"
 
@@ -102,6 +103,8 @@ void Container::set_mounts(RefPtr<MountNamespace> mounts) {
     std::swap(mounts_, mounts);
     lock.unlock();
 }
+
+void Container::set_seccomp(RefPtr<const SeccompFilter> filter) { seccomp_ = std::move(filter); }
 
 std::string Container::hostname() const {
     MutexLock lock(mu_);

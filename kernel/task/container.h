@@ -18,6 +18,7 @@ namespace moat::kernel {
 class FsContext;
 class MountNamespace;
 class PidNamespace;
+class SeccompFilter;
 class ThreadGroup;
 
 /// One container of the pod: its processes, their numbers, their files and their limit. Made by the
@@ -35,6 +36,10 @@ class Container final : public RefCounted {
     platform::HostProcess& zygote() const { return *zygote_; }
     RefPtr<MountNamespace> mounts() const;
     void set_mounts(RefPtr<MountNamespace> mounts);
+
+    /// The profile of all its processes, exec'ed ones too; null: none. Set before the first.
+    const RefPtr<const SeccompFilter>& seccomp() const { return seccomp_; }
+    void set_seccomp(RefPtr<const SeccompFilter> filter);
 
     std::string hostname() const;
     void set_hostname(std::string name);
@@ -67,6 +72,7 @@ class Container final : public RefCounted {
     const control::ContainerPlan plan_;
     const RefPtr<PidNamespace> pids_;
     const RefPtr<platform::HostProcess> zygote_;
+    RefPtr<const SeccompFilter> seccomp_;  // immutable once a process runs
     std::atomic<uint64_t> tasks_{0};
     std::atomic<uint64_t> pids_limit_;
     std::atomic<uint64_t> cpu_mask_{~0ull};

@@ -10,6 +10,7 @@
 #include "kernel/syscalls/syscall.h"
 #include "kernel/task/container.h"
 #include "kernel/task/fs_context.h"
+#include "kernel/task/seccomp_filter.h"
 #include "kernel/task/task_run.h"
 #include "kernel/task/task_table.h"
 #include "kernel/task/thread_group.h"

@@ -26,6 +26,7 @@ class Container;
 class FdTable;
 class FsContext;
 class PidNamespace;
+class SeccompFilter;
 class ThreadGroup;
 
 /// The call being served: numbers as the guest gave them.
@@ -70,6 +71,15 @@ class Task final : public Waiter {
     bool has_capability(int capability) const { return credentials()->has_capability(capability); }
     /// The soft limit of RLIMIT_*.
     uint64_t rlimit(int resource) const;
+
+    // seccomp(2): SECCOMP_MODE_* and, in filter mode, the newest filter. Only ever replaced by one on top
+    // of it, by the task itself or by a thread of its group (TSYNC), under the task table's lock.
+    int seccomp_mode() const { return seccomp_mode_.load(std::memory_order_acquire); }
+    const SeccompFilter* seccomp_filter() const {
+        return seccomp_filter_.load(std::memory_order_acquire);
+    }
+    void set_seccomp(int mode, RefPtr<const SeccompFilter> filter);
+    void inherit_seccomp(const Task& parent);
 
     // Guest memory. EFAULT where it is not mapped or not allowed; a copy that fails may have moved
     // some bytes. Each call reads or writes once: validate the copy, never read again.
@@ -194,6 +204,11 @@ class Task final : public Waiter {
     RefPtr<FsContext> fs_;            // as fds_
     RefPtr<AddressSpace> mm_;         // as fds_
     char name_[16] GUARDED_BY(mu_) = {};
+    std::atomic<int> seccomp_mode_{0};
+    // What the owning reference below holds, for readers without the lock; an older filter lives as
+    // long as the newer ones on top of it.
+    std::atomic<const SeccompFilter*> seccomp_filter_{nullptr};
+    RefPtr<const SeccompFilter> seccomp_owner_ GUARDED_BY(mu_);
 
     // Who acts for the task. kGuest: its host thread runs guest code. kSentry: one thread of the
     // sentry serves it, or it is blocked or stopped. kGone: it has ended.

@@ -40,6 +40,7 @@ RefPtr<Task> TaskLife::make_task(RefPtr<ThreadGroup> group, Task& parent, int32_
     task->personality_.store(parent.personality());
     task->dumpable_.store(parent.dumpable_.load());
     task->scheduling.copy_from(parent.scheduling);
+    task->inherit_seccomp(parent);
     return task;
 }
 
@@ -88,6 +89,7 @@ Result<int64_t> TaskLife::clone_thread(Task& task, const CloneArguments& argumen
         if (group->group_exit_) {
             return Errno(EAGAIN);
         }
+        child->inherit_seccomp(task);  // again: another thread may have synchronized meanwhile
         PidNamespace& pids = group->pid_namespace();
         child->tid_.store(pids.take_number_locked());
         pids.tasks_[child->tid()] = child.get();

@@ -1,6 +1,7 @@
 // execve(2), execveat(2), and the start of processes by the control server.
 
 #include <limits.h>
+#include <linux/seccomp.h>
 #include <string.h>
 
 #include "kernel/base/cleanup.h"
@@ -12,6 +13,7 @@
 #include "kernel/mm/address_space.h"
 #include "kernel/mm/elf.h"
 #include "kernel/task/futex.h"
+#include "kernel/task/seccomp_filter.h"
 #include "kernel/task/task_life.h"
 #include "kernel/task/task_run.h"
 #include "kernel/task/task_signals.h"
@@ -263,6 +265,9 @@ Result<RefPtr<ThreadGroup>> TaskLife::spawn(SpawnArguments arguments) {
 
     auto task = make_ref<Task>(group, 0);
     task->set_credentials(arguments.credentials);
+    if (container.seccomp()) {
+        task->set_seccomp(SECCOMP_MODE_FILTER, container.seccomp());
+    }
     task->set_fs(arguments.fs);
     task->set_fds(arguments.fds);
     auto abandon = Cleanup([&] {

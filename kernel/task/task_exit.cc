@@ -267,8 +267,10 @@ void TaskLife::finish_group(RefPtr<ThreadGroup> group) {
     }
     if (container.init() == group) {
         // pid_namespaces(7): with its init all of a namespace ends.
+        // One that others share goes on; those who joined a container's own go with it.
+        const bool owns = container.plan().pid_namespace == control::PidNamespace::kContainer;
         for (const auto& other : container.pid_namespace().groups()) {
-            if (&other->container() == &container && other != group) {
+            if ((owns || &other->container() == &container) && other != group) {
                 kill_group(*other, SIGKILL);
             }
         }

@@ -9,6 +9,7 @@
 #include "kernel/mm/address_space.h"
 #include "kernel/strace/strace.h"
 #include "kernel/syscalls/syscall.h"
+#include "kernel/task/seccomp.h"
 #include "kernel/task/task_life.h"
 #include "kernel/task/task_signals.h"
 #include "kernel/time/clock.h"
@@ -95,6 +96,9 @@ void TaskRunner::dispatch(Task& task) {
     const SyscallEntry* entry = find_syscall(task.arguments_.number);
     if (strace_enabled()) [[unlikely]] {
         strace_enter(task, entry);
+    }
+    if (task.seccomp_mode() != 0 && !seccomp_admits(task)) {
+        return;
     }
     Result<int64_t> result = Errno(ENOSYS);
     handling = &task;

@@ -21,7 +21,14 @@ void add_features(CLI::App& app, Cli& cli) {
                       {"capabilities", capability_names()},
                       {"cgroup",
                        {{"v1", true}, {"v2", true}, {"systemd", false}, {"systemdUser", false}}},
-                      {"seccomp", {{"enabled", false}}},
+                      {"seccomp",
+                       {{"enabled", true},
+                        {"actions", seccomp_action_names()},
+                        {"operators", seccomp_operator_names()},
+                        {"archs", {"SCMP_ARCH_X86_64"}},
+                        {"knownFlags",
+                         {"SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG",
+                          "SECCOMP_FILTER_FLAG_SPEC_ALLOW"}}}},
                       {"apparmor", {{"enabled", false}}},
                       {"selinux", {{"enabled", false}}}}}};
                 printf("%s\n", features.dump(2).c_str());

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <set>
 
 #include "kernel/base/cleanup.h"
@@ -107,6 +108,22 @@ struct Create {
             plan.pid_namespace = control::PidNamespace::kPod;
         }
         plan.limits = shown(spec.limits);
+        // As said by whoever makes the pod's containers (kubectl debug --target).
+        constexpr std::string_view kContainerPrefix = "container:";
+        if (const auto it = spec.annotations.find("dev.moat.pid-namespace");
+            it != spec.annotations.end()) {
+            if (it->second.rfind(kContainerPrefix, 0) != 0) {
+                return Error(EINVAL, "annotations: dev.moat.pid-namespace: expected container:ID");
+            }
+            plan.pid_namespace = control::PidNamespace::kTarget;
+            plan.pid_target = it->second.substr(kContainerPrefix.size());
+        }
+        if (spec.seccomp) {
+            plan.seccomp = TRY(compile_seccomp(*spec.seccomp));
+            plan.seccomp_log =
+                std::count(spec.seccomp->flags.begin(), spec.seccomp->flags.end(),
+                           "SECCOMP_FILTER_FLAG_LOG") != 0;
+        }
         plan.process = plan_process(spec.process);
         return plan;
     }

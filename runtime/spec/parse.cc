@@ -157,6 +157,10 @@ Status read_linux(const Fields& l, Spec& out) {
     TRY(l.read("cgroupsPath", out.cgroups_path));
     TRY(l.read("maskedPaths", out.masked_paths));
     TRY(l.read("readonlyPaths", out.readonly_paths));
+    TRY(l.object("seccomp", [&](const Fields& s) -> Status {
+        out.seccomp = TRY(read_seccomp(s));
+        return {};
+    }));
     return l.read("sysctl", out.sysctl);
 }
 

@@ -11,6 +11,7 @@
 #include "cgroups/cgroup.h"
 #include "kernel/control/plan.h"
 #include "runtime/error.h"
+#include "runtime/spec/seccomp.h"
 
 namespace moat::runtime {
 
@@ -70,6 +71,7 @@ struct Spec {
     std::vector<std::string> masked_paths;
     std::vector<std::string> readonly_paths;
     std::map<std::string, std::string> sysctl;
+    std::optional<SpecSeccomp> seccomp;
 
     /// The namespace entry of `type`, or nullptr.
     const SpecNamespace* find_namespace(const std::string& type) const;

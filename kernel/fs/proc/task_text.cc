@@ -8,6 +8,7 @@
 #include "kernel/fs/proc/machine.h"
 #include "kernel/fs/proc/proc.h"
 #include "kernel/fs/tty/tty.h"
+#include "kernel/task/seccomp_filter.h"
 
 namespace moat::kernel {
 
@@ -174,7 +175,10 @@ Result<std::string> proc_status(Task&, Task& target) {
                 static_cast<ull>(c.inheritable), static_cast<ull>(c.permitted),
                 static_cast<ull>(c.effective), static_cast<ull>(c.bounding),
                 static_cast<ull>(c.ambient));
-    append_text(s, "NoNewPrivs:\t%d\nSeccomp:\t0\nSeccomp_filters:\t0\n", c.no_new_privs ? 1 : 0);
+    const SeccompFilter* filter = target.seccomp_filter();
+    append_text(s, "NoNewPrivs:\t%d\nSeccomp:\t%d\nSeccomp_filters:\t%u\n",
+                c.no_new_privs ? 1 : 0, target.seccomp_mode(),
+                filter == nullptr ? 0 : filter->count());
     const uint64_t allowed = allowed_cpus(target);
     append_text(s, "Cpus_allowed:\t%llx\nCpus_allowed_list:\t%s\n", static_cast<ull>(allowed),
                 cpu_list(allowed).c_str());
