@@ -18,8 +18,8 @@ namespace {
 constexpr size_t kLargestProfile = 1 << 20;
 constexpr char kLocalhost[] = "localhost/";
 
-/// A regular file of at most kLargestProfile bytes; whoever may write pods chooses among the files that
-/// the node's owner put there, and nothing else may come of a wrong name than an error.
+/// A regular file of at most kLargestProfile bytes; whoever may write pods chooses among the files
+/// that the node's owner put there, and nothing else may come of a wrong name than an error.
 Result<std::string> read_profile(const std::string& path, const std::string& where) {
     const ScopedFd fd(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
     if (!fd) {
@@ -63,7 +63,7 @@ Result<std::optional<json>> seccomp_profile(const SeccompRequest& request,
             case api::SecurityProfile::Unconfined:
                 return none;
             case api::SecurityProfile::RuntimeDefault:
-                return std::optional<json>(default_seccomp(bounding));
+                return std::optional<json>(runtime_default_seccomp(bounding));
             case api::SecurityProfile::Localhost:
                 return std::optional<json>(
                     TRY(localhost_profile(request.profile->localhost_ref(), request.field)));
@@ -78,7 +78,7 @@ Result<std::optional<json>> seccomp_profile(const SeccompRequest& request,
         return none;
     }
     if (path == "runtime/default" || path == "docker/default") {
-        return std::optional<json>(default_seccomp(bounding));
+        return std::optional<json>(runtime_default_seccomp(bounding));
     }
     if (path.rfind(kLocalhost, 0) == 0) {
         return std::optional<json>(TRY(localhost_profile(path, request.field)));

@@ -16,16 +16,17 @@ namespace moat::cri {
 namespace api = ::runtime::v1;
 
 /// A seccomp profile of a request, in the form it was given. CRI: the message, if it is there, wins
-/// over the deprecated string of earlier kubelets ("runtime/default", "localhost/PATH", "unconfined").
+/// over the deprecated string of earlier kubelets ("runtime/default", "localhost/PATH",
+/// "unconfined").
 struct SeccompRequest {
     const api::SecurityProfile* profile = nullptr;
     std::string deprecated_path;
     std::string field;  ///< for errors: "linux.security_context.seccomp"
 };
 
-/// linux.seccomp for it; nothing: unconfined, which no profile at all means too. A localhost profile is
-/// read from the node's file, in the form of OCI's linux.seccomp. EINVAL for a profile that is none,
-/// also where the file is missing or not JSON.
+/// linux.seccomp for it; nothing: unconfined, which no profile at all means too. A localhost
+/// profile is read from the node's file, in the form of OCI's linux.seccomp. EINVAL for a profile
+/// that is none, also where the file is missing or not JSON.
 Result<std::optional<nlohmann::json>> seccomp_profile(const SeccompRequest& request,
                                                       const std::vector<std::string>& bounding);
 

@@ -76,10 +76,11 @@ const struct {
 } kByCapability[] = {
     {"CAP_DAC_READ_SEARCH", {"open_by_handle_at"}},
     {"CAP_SYS_ADMIN",
-     {"bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick",
-      "lookup_dcookie", "mount", "mount_setattr", "move_mount", "open_tree", "perf_event_open",
-      "quotactl", "quotactl_fd", "setdomainname", "sethostname", "setns", "syslog", "umount",
-      "umount2", "unshare"}},
+     {"bpf",           "clone",         "clone3",      "fanotify_init",   "fsconfig",
+      "fsmount",       "fsopen",        "fspick",      "lookup_dcookie",  "mount",
+      "mount_setattr", "move_mount",    "open_tree",   "perf_event_open", "quotactl",
+      "quotactl_fd",   "setdomainname", "sethostname", "setns",           "syslog",
+      "umount",        "umount2",       "unshare"}},
     {"CAP_SYS_BOOT", {"reboot"}},
     {"CAP_SYS_CHROOT", {"chroot"}},
     {"CAP_SYS_MODULE", {"delete_module", "init_module", "finit_module"}},
@@ -88,8 +89,7 @@ const struct {
     {"CAP_SYS_RAWIO", {"iopl", "ioperm"}},
     {"CAP_SYS_TIME", {"settimeofday", "stime", "clock_settime", "clock_settime64"}},
     {"CAP_SYS_TTY_CONFIG", {"vhangup"}},
-    {"CAP_SYS_NICE",
-     {"get_mempolicy", "mbind", "set_mempolicy", "set_mempolicy_home_node"}},
+    {"CAP_SYS_NICE", {"get_mempolicy", "mbind", "set_mempolicy", "set_mempolicy_home_node"}},
     {"CAP_SYSLOG", {"syslog"}},
     {"CAP_BPF", {"bpf"}},
     {"CAP_PERFMON", {"perf_event_open"}},
@@ -111,7 +111,7 @@ json allow_if(const char* name, uint64_t value, const char* op) {
 
 }  // namespace
 
-json default_seccomp(const std::vector<std::string>& bounding) {
+json runtime_default_seccomp(const std::vector<std::string>& bounding) {
     const auto has = [&](const char* capability) {
         return std::find(bounding.begin(), bounding.end(), capability) != bounding.end();
     };

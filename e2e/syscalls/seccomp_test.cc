@@ -1,4 +1,5 @@
-// seccomp(2) and prctl(PR_SET_SECCOMP): strict mode, filters and their actions, inheritance, threads.
+// seccomp(2) and prctl(PR_SET_SECCOMP): strict mode, filters and their actions, inheritance,
+// threads.
 
 #include <fcntl.h>
 #include <linux/audit.h>
@@ -115,18 +116,18 @@ TEST_CASE("seccomp: programs that Linux's verifier refuses") {
         const sock_filter ret = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
         const std::vector<std::vector<sock_filter>> bad_programs = {
             {},
-            {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kNr)},                         // no return
-            {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 2), ret},                      // unaligned
-            {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, sizeof(seccomp_data)), ret},   // out of bounds
-            {BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 0), ret},                      // bytes
+            {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kNr)},                        // no return
+            {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 2), ret},                     // unaligned
+            {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, sizeof(seccomp_data)), ret},  // out of bounds
+            {BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 0), ret},                     // bytes
             {BPF_STMT(BPF_LD | BPF_W | BPF_IND, 0), ret},
             {BPF_STMT(BPF_LDX | BPF_B | BPF_MSH, 0), ret},
-            {BPF_STMT(BPF_JMP | BPF_JA, 1), ret},                              // past the end
+            {BPF_STMT(BPF_JMP | BPF_JA, 1), ret},  // past the end
             {BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1), ret},
             {BPF_STMT(BPF_ALU | BPF_DIV | BPF_K, 0), ret},
             {BPF_STMT(BPF_ALU | BPF_LSH | BPF_K, 32), ret},
-            {BPF_STMT(BPF_ALU | BPF_MOD | BPF_K, 3), ret},                     // not for seccomp
-            {BPF_STMT(BPF_LD | BPF_MEM, 3), ret},                              // never written
+            {BPF_STMT(BPF_ALU | BPF_MOD | BPF_K, 3), ret},  // not for seccomp
+            {BPF_STMT(BPF_LD | BPF_MEM, 3), ret},           // never written
             {BPF_STMT(BPF_ST, BPF_MEMWORDS), ret},
             {BPF_STMT(BPF_RET | BPF_X, 0)},
             {sock_filter{0xffff, 0, 0, 0}, ret},
@@ -215,32 +216,29 @@ TEST_CASE("seccomp: arithmetic, scratch memory and registers") {
         give_up_privileges();
         // ((nr * 3 + 5) ^ 1) >> 1 kept in M[1], X and back; compared with what we compute.
         const uint32_t expected = ((SYS_getppid * 3 + 5) ^ 1) >> 1;
-        CHILD_THAT(install({BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kNr),
-                            BPF_STMT(BPF_ALU | BPF_MUL | BPF_K, 3),
-                            BPF_STMT(BPF_ALU | BPF_ADD | BPF_K, 5),
-                            BPF_STMT(BPF_ALU | BPF_XOR | BPF_K, 1),
-                            BPF_STMT(BPF_LDX | BPF_IMM, 1),
-                            BPF_STMT(BPF_ALU | BPF_RSH | BPF_X, 0),
-                            BPF_STMT(BPF_ST, 1),
-                            BPF_STMT(BPF_LD | BPF_IMM, 0),
-                            BPF_STMT(BPF_LDX | BPF_MEM, 1),
-                            BPF_STMT(BPF_MISC | BPF_TXA, 0),
-                            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, expected, 0, 1),
-                            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EXDEV),
-                            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)}),
-                   succeeds());
+        CHILD_THAT(
+            install({BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kNr),
+                     BPF_STMT(BPF_ALU | BPF_MUL | BPF_K, 3), BPF_STMT(BPF_ALU | BPF_ADD | BPF_K, 5),
+                     BPF_STMT(BPF_ALU | BPF_XOR | BPF_K, 1), BPF_STMT(BPF_LDX | BPF_IMM, 1),
+                     BPF_STMT(BPF_ALU | BPF_RSH | BPF_X, 0), BPF_STMT(BPF_ST, 1),
+                     BPF_STMT(BPF_LD | BPF_IMM, 0), BPF_STMT(BPF_LDX | BPF_MEM, 1),
+                     BPF_STMT(BPF_MISC | BPF_TXA, 0),
+                     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, expected, 0, 1),
+                     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EXDEV),
+                     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)}),
+            succeeds());
         CHILD_THAT(::syscall(SYS_getppid), fails_with(EXDEV));
         CHILD_THAT(::syscall(SYS_getpid), succeeds());
     });
     // A division by a zero in X ends the program with KILL_THREAD.
     CHECK(run_in_child([] {
               give_up_privileges();
-              CHILD_THAT(install({BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kNr),
-                                  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 0, 2),
-                                  BPF_STMT(BPF_LDX | BPF_IMM, 0),
-                                  BPF_STMT(BPF_ALU | BPF_DIV | BPF_X, 0),
-                                  BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)}),
-                         succeeds());
+              CHILD_THAT(
+                  install({BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kNr),
+                           BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 0, 2),
+                           BPF_STMT(BPF_LDX | BPF_IMM, 0), BPF_STMT(BPF_ALU | BPF_DIV | BPF_X, 0),
+                           BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)}),
+                  succeeds());
               ::syscall(SYS_getppid);
           }) == killed(SIGSYS));
 }
@@ -367,8 +365,7 @@ TEST_CASE("seccomp: TSYNC gives all threads the filter, or names the one in the 
             done.open();
         });
         (void)thread.tid();
-        CHILD_THAT(install(only(SYS_getppid, SECCOMP_RET_ERRNO | EBUSY),
-                           SECCOMP_FILTER_FLAG_TSYNC),
+        CHILD_THAT(install(only(SYS_getppid, SECCOMP_RET_ERRNO | EBUSY), SECCOMP_FILTER_FLAG_TSYNC),
                    succeeds_with(0));
         go.open();
         done.wait();
@@ -411,7 +408,8 @@ TEST_CASE("seccomp: there is an end to the number of filters") {
         give_up_privileges();
         const sock_filter ret = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
         const std::vector<sock_filter> large(BPF_MAXINSNS, ret);
-        // Linux counts the instructions that its own engine makes of ours, so only the order is known.
+        // Linux counts the instructions that its own engine makes of ours, so only the order is
+        // known.
         int installed = 0;
         while (installed < 100 && install(large) == 0) {
             installed++;

@@ -94,13 +94,13 @@ Result<int64_t> set_filter(Task& task, uint32_t flags, uint64_t argument) {
     if (!task.credentials()->no_new_privs && !task.has_capability(CAP_SYS_ADMIN)) {
         return Errno(EACCES);
     }
-    const auto instructions = TRY(
-        task.copy_in_array(UserPtr<const sock_filter>(program.instructions), program.length));
+    const auto instructions =
+        TRY(task.copy_in_array(UserPtr<const sock_filter>(program.instructions), program.length));
     if (listens) {
         return unsupported("seccomp SECCOMP_FILTER_FLAG_NEW_LISTENER", EINVAL);
     }
-    const auto log = (flags & SECCOMP_FILTER_FLAG_LOG) != 0 ? SeccompFilter::Log::kYes
-                                                            : SeccompFilter::Log::kNo;
+    const auto log =
+        (flags & SECCOMP_FILTER_FLAG_LOG) != 0 ? SeccompFilter::Log::kYes : SeccompFilter::Log::kNo;
     // Filters of all threads stand still meanwhile, births of threads too.
     MutexLock lock(task_table_mutex());
     if (task.seccomp_mode() == SECCOMP_MODE_STRICT) {

@@ -22,17 +22,18 @@ namespace moat::kernel {
 
 namespace {
 
-constexpr int kSysSeccomp = 1;          // SYS_SECCOMP, asm-generic/siginfo.h
+constexpr int kSysSeccomp = 1;  // SYS_SECCOMP, asm-generic/siginfo.h
 constexpr uint32_t kLargestErrno = 4095;
 
 /// As the kernel's audit messages look, for those who read dmesg.
 void log_action(const Task& task, uint32_t action, int signal) {
     const SyscallArguments& call = task.arguments();
-    kernel_log("audit: type=1326 uid=%u gid=%u pid=%d comm=\"%s\" sig=%d arch=%x syscall=%llu "
-               "ip=0x%llx code=0x%x",
-               task.credentials()->uid, task.credentials()->gid, task.pid(), task.name().c_str(),
-               signal, AUDIT_ARCH_X86_64, static_cast<unsigned long long>(call.number),
-               static_cast<unsigned long long>(call.ip), action);
+    kernel_log(
+        "audit: type=1326 uid=%u gid=%u pid=%d comm=\"%s\" sig=%d arch=%x syscall=%llu "
+        "ip=0x%llx code=0x%x",
+        task.credentials()->uid, task.credentials()->gid, task.pid(), task.name().c_str(), signal,
+        AUDIT_ARCH_X86_64, static_cast<unsigned long long>(call.number),
+        static_cast<unsigned long long>(call.ip), action);
 }
 
 bool strict_mode_allows(uint64_t number) {

@@ -53,8 +53,12 @@ uint32_t action_with_data(const std::string& name, std::optional<uint32_t> errno
 
 std::optional<scmp_compare> compare_number(const std::string& name) {
     static const std::pair<const char*, scmp_compare> kOperators[] = {
-        {"SCMP_CMP_NE", SCMP_CMP_NE}, {"SCMP_CMP_LT", SCMP_CMP_LT}, {"SCMP_CMP_LE", SCMP_CMP_LE},
-        {"SCMP_CMP_EQ", SCMP_CMP_EQ}, {"SCMP_CMP_GE", SCMP_CMP_GE}, {"SCMP_CMP_GT", SCMP_CMP_GT},
+        {"SCMP_CMP_NE", SCMP_CMP_NE},
+        {"SCMP_CMP_LT", SCMP_CMP_LT},
+        {"SCMP_CMP_LE", SCMP_CMP_LE},
+        {"SCMP_CMP_EQ", SCMP_CMP_EQ},
+        {"SCMP_CMP_GE", SCMP_CMP_GE},
+        {"SCMP_CMP_GT", SCMP_CMP_GT},
         {"SCMP_CMP_MASKED_EQ", SCMP_CMP_MASKED_EQ}};
     for (const auto& [known, number] : kOperators) {
         if (name == known) {
@@ -177,14 +181,14 @@ Result<SpecSeccomp> read_seccomp(const Fields& fields) {
         // Of these only LOG means something where there is one thread yet and no speculation.
         if (flag != "SECCOMP_FILTER_FLAG_TSYNC" && flag != "SECCOMP_FILTER_FLAG_LOG" &&
             flag != "SECCOMP_FILTER_FLAG_SPEC_ALLOW") {
-            return fields.error("flags",
-                                "SECCOMP_FILTER_FLAG_TSYNC, _LOG or _SPEC_ALLOW", flag);
+            return fields.error("flags", "SECCOMP_FILTER_FLAG_TSYNC, _LOG or _SPEC_ALLOW", flag);
         }
     }
     std::string listener;
     TRY(fields.read("listenerPath", listener));
     if (!listener.empty()) {
-        return fields.error("listenerPath", "nothing: a sandbox has no user notification", listener);
+        return fields.error("listenerPath", "nothing: a sandbox has no user notification",
+                            listener);
     }
     std::vector<std::string> architectures;
     TRY(fields.read("architectures", architectures));
@@ -261,9 +265,8 @@ Result<std::vector<uint64_t>> compile_seccomp(const SpecSeccomp& seccomp) {
 
 const std::vector<std::string>& seccomp_action_names() {
     static const std::vector<std::string> names = {
-        "SCMP_ACT_ALLOW",       "SCMP_ACT_ERRNO",       "SCMP_ACT_KILL",
-        "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG",
-        "SCMP_ACT_TRACE",       "SCMP_ACT_TRAP"};
+        "SCMP_ACT_ALLOW",       "SCMP_ACT_ERRNO", "SCMP_ACT_KILL",  "SCMP_ACT_KILL_PROCESS",
+        "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG",   "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"};
     return names;
 }
 
