@@ -16,6 +16,7 @@
 #include "cri/events/container_events.h"
 #include "cri/metrics/metrics.h"
 #include "cri/pods/pod_files.h"
+#include "cri/pods/sysctls.h"
 #include "kernel/base/cleanup.h"
 #include "runtime/runtime.h"
 
@@ -79,6 +80,9 @@ Result<std::string> PodManager::run(const api::PodSandboxConfig& config,
                                     const std::string& handler) {
     Handler& runs = *TRY(handlers_.choose(handler));
     TRY(check_pod_config(config, runs.kernel));
+    const Sysctls sysctls(config.linux().sysctls().begin(), config.linux().sysctls().end());
+    const bool own = config.linux().security_context().namespace_options().network() != api::NODE;
+    TRY(check_sysctls(sysctls, own ? OwnNetwork::kYes : OwnNetwork::kNo));
     PodRecord record;
     record.id = random_id();
     record.name = config.metadata().name();
@@ -189,6 +193,9 @@ Status PodManager::create(Pod& pod) {
     sandbox.resources =
         to_resources(with_overhead(config.linux().resources(), config.linux().overhead()));
     sandbox.sysctls = {config.linux().sysctls().begin(), config.linux().sysctls().end()};
+    if (!sandbox.sysctls.empty() && !sandbox.network_namespace.empty()) {
+        TRY(write_network_sysctls(sandbox.sysctls, sandbox.network_namespace));
+    }
     sandbox.annotations["io.kubernetes.cri.container-type"] = "sandbox";
     sandbox.annotations["io.kubernetes.cri.sandbox-id"] = pod.id;
     sandbox.annotations["io.kubernetes.cri.sandbox-name"] = record.name;

@@ -3,6 +3,7 @@ package cri
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -186,4 +187,32 @@ func TestNodeNamespacesAreRefusedByName(t *testing.T) {
 		_, err := d.runtime.RunPodSandbox(ctx, config, "")
 		failsWith(t, err, codes.Unimplemented, word)
 	}
+}
+
+func TestSysctls(t *testing.T) {
+	d := startDaemon(t)
+	p := newPod(d, func(c *runtimeapi.PodSandboxConfig) {
+		c.Linux.Sysctls = map[string]string{"kernel.shm_rmid_forced": "1", "net.core.somaxconn": "77", "net.ipv4.tcp_ecn": "1", "net.ipv4.ip_local_port_range": "40000 40009"}
+	})
+	_, out := p.run("cd /proc/sys; cat kernel/shm_rmid_forced net/core/somaxconn net/ipv4/tcp_ecn")
+	equal(t, out, "1\n77\n1\n", "sysctls inside")
+	if isReference() {
+		return
+	}
+	// A sandboxed pod's sockets are the host's: these have to obey.
+	host, err := exec.Command("nsenter", "--net="+filepath.Join(d.dir, "run/moatd/netns", p.id), "sh", "-c",
+		"cat /proc/sys/net/core/somaxconn /proc/sys/net/ipv4/tcp_ecn /proc/sys/net/ipv4/ip_local_port_range").Output()
+	must(t, err)
+	equal(t, strings.Join(strings.Fields(string(host)), " "), "77 1 40000 40009", "sysctls of the pod's network namespace")
+	for name, value := range map[string]string{"vm.swappiness": "1", "kernel.panic": "1", "net.no.such": "1", "net.ipv4.tcp_ecn": "many", "net/../../x": "1", "": "1"} {
+		config := podConfig(d)
+		config.Linux.Sysctls = map[string]string{name: value}
+		_, err := d.runtime.RunPodSandbox(ctx, config, "")
+		failsWith(t, err, codes.InvalidArgument, fmt.Sprintf("%q", name))
+	}
+	config := podConfig(d)
+	config.Linux.Sysctls = map[string]string{"net.core.somaxconn": "99"}
+	config.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_NODE}}
+	_, err = d.runtime.RunPodSandbox(ctx, config, "")
+	failsWith(t, err, codes.InvalidArgument, "net.core.somaxconn", "node's network")
 }

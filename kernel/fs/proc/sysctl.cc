@@ -3,6 +3,8 @@
 
 #include <linux/capability.h>
 
+#include <algorithm>
+
 #include "kernel/base/version.h"
 #include "kernel/fs/proc/machine.h"
 #include "kernel/fs/proc/proc.h"
@@ -161,6 +163,18 @@ void add_sysctls(ProcFileSystem&, StaticDirectory& sys) {
         std::string_view name;
         const auto directory = directory_of(sys, sysctl.path, name);
         directory->text(std::string(name), value + "\n");
+    }
+    // What the pod was given of the host's network and is not listed above.
+    for (const auto& [dotted, value] : machine().sysctls) {
+        std::string path = dotted;
+        std::replace(path.begin(), path.end(), '.', '/');
+        const bool listed = std::any_of(std::begin(kSysctls), std::end(kSysctls),
+                                        [&](const Sysctl& s) { return path == s.path; });
+        if (!listed && path.starts_with("net/")) {
+            std::string_view name;
+            const auto directory = directory_of(sys, path, name);
+            directory->text(std::string(name), value + "\n");
+        }
     }
     const auto kernel = sys.directory("kernel");
     kernel->text("ostype", std::string(kSysname) + "\n");
