@@ -571,4 +571,12 @@ TEST_CASE("sendmsg: wild headers fail, and nothing is sent") {
     CHECK_THAT(::recv(pair.b.get(), &c, 1, MSG_DONTWAIT), fails_with(EAGAIN));
 }
 
+TEST_CASE("ioctl FIOASYNC: a socket takes it, on and off") {
+    SocketPair pair(SOCK_STREAM);
+    int on = 1, off = 0;
+    CHECK_THAT(::ioctl(pair.a.get(), FIOASYNC, &on), succeeds());
+    CHECK_THAT(::ioctl(pair.a.get(), FIOASYNC, &off), succeeds());
+    CHECK_THAT(::ioctl(pair.a.get(), FIOASYNC, bad<int>()), fails_with(EFAULT));
+}
+
 }  // namespace

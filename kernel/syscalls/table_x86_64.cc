@@ -30,7 +30,7 @@ constexpr SyscallEntry kEntries[] = {
     full<sys_rt_sigaction>(13, "rt_sigaction", "int, ptr, ptr, size"),
     full<sys_rt_sigprocmask>(14, "rt_sigprocmask", "int, ptr, ptr, size"),
     full<sys_rt_sigreturn>(15, "rt_sigreturn", ""),
-    full<sys_ioctl>(16, "ioctl", "fd, hex, hex"),
+    partial<sys_ioctl>(16, "ioctl", "fd, hex, hex", "FIOASYNC is taken, no SIGIO comes of it"),
     full<sys_pread64>(17, "pread64", "fd, ptr, size, off"),
     full<sys_pwrite64>(18, "pwrite64", "fd, buf, size, off"),
     full<sys_readv>(19, "readv", "fd, ptr, size"),
