@@ -6,7 +6,7 @@
 
 #include "api.pb.h"
 #include "cri/base/files.h"
-#include "cri/containers/seccomp_default.h"
+#include "cri/containers/default_seccomp.h"
 #include "kernel/base/scoped_fd.h"
 
 namespace moat::cri {
@@ -63,7 +63,7 @@ Result<std::optional<json>> seccomp_profile(const SeccompRequest& request,
             case api::SecurityProfile::Unconfined:
                 return none;
             case api::SecurityProfile::RuntimeDefault:
-                return std::optional<json>(runtime_default_seccomp(bounding));
+                return std::optional<json>(default_seccomp(bounding));
             case api::SecurityProfile::Localhost:
                 return std::optional<json>(
                     TRY(localhost_profile(request.profile->localhost_ref(), request.field)));
@@ -78,7 +78,7 @@ Result<std::optional<json>> seccomp_profile(const SeccompRequest& request,
         return none;
     }
     if (path == "runtime/default" || path == "docker/default") {
-        return std::optional<json>(runtime_default_seccomp(bounding));
+        return std::optional<json>(default_seccomp(bounding));
     }
     if (path.rfind(kLocalhost, 0) == 0) {
         return std::optional<json>(TRY(localhost_profile(path, request.field)));

@@ -547,11 +547,13 @@ Result<std::string> build_spec(const SpecInput& input) {
         {"resources", resources(config.linux().resources())},
     };
     if (!security.privileged()) {
-        const json& capability_sets = process["capabilities"];
-        if (auto profile = TRY(seccomp_profile(
-                seccomp_request(security),
-                capability_sets["bounding"].get<std::vector<std::string>>()))) {
-            guest["seccomp"] = std::move(*profile);
+        if (input.kernel == Kernel::kSandbox) {  // of the native handler: native_spec.cc
+            const json& capability_sets = process["capabilities"];
+            if (auto profile = TRY(seccomp_profile(
+                    seccomp_request(security),
+                    capability_sets["bounding"].get<std::vector<std::string>>()))) {
+                guest["seccomp"] = std::move(*profile);
+            }
         }
         // Kubelet always says which paths; a client without a security context gets the usual ones.
         const bool told = config.linux().has_security_context();
