@@ -161,6 +161,9 @@ Status check_container_config(const api::ContainerConfig& config, const api::Pod
     const auto& security = config.linux().security_context();
     TRY(check_namespaces(security.namespace_options(), "linux.security_context.namespace_options",
                          kernel));
+    if (kernel == Kernel::kSandbox && !security.privileged()) {
+        TRY(seccomp_profile(seccomp_request(security), {}));
+    }
     return check_apparmor(security.has_apparmor() ? &security.apparmor() : nullptr,
                           security.apparmor_profile(), "linux.security_context.apparmor");
 }
