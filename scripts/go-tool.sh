@@ -3,6 +3,7 @@
 #   crictl, critest   the CRI's own client and conformance tests (e2e/tools)
 #                     (critest wants the digest of a test image in CRITEST_DIGEST: see e2e/critest)
 #   runc              the newest one, for what Debian's is too old for (e2e/tools/runc; needs cgo and libseccomp)
+#   kubelet           and kube-apiserver, kube-controller-manager, kube-scheduler, kubectl (e2e/tools/kubernetes)
 #   runsc             gVisor's runtime, the bench's peer (e2e/tools/peers)
 # Versions are those of the go.mod, checksums those of its go.sum. Built once into build/tools/; built
 # again when the go.mod, the go.sum or the Go version has changed.
@@ -15,10 +16,11 @@ if ! command -v go >/dev/null && [ -x /usr/local/go/bin/go ]; then
 fi
 command -v go >/dev/null || { echo "go-tool: no 'go' on PATH, needed for $1" >&2; exit 1; }
 
-name=${1:?usage: go-tool.sh crictl|critest|runc|runsc}
+name=${1:?usage: go-tool.sh crictl|critest|runc|kubelet|...|runsc}
 case $name in
     crictl | critest) module_dir=$root/e2e/tools ;;
     runc) module_dir=$root/e2e/tools/runc ;;
+    kubelet | kube-apiserver | kube-controller-manager | kube-scheduler | kubectl) module_dir=$root/e2e/tools/kubernetes ;;
     runsc) module_dir=$root/e2e/tools/peers ;;
     *) echo "go-tool: no tool '$name'" >&2; exit 2 ;;
 esac
@@ -61,6 +63,13 @@ case $name in
         CGO_ENABLED=1 go build -trimpath -tags seccomp \
             -ldflags "-s -w -X main.version=$(version_of github.com/opencontainers/runc | tr -d v)" \
             -o "$out/$name.new" github.com/opencontainers/runc
+        ;;
+    kube*)
+        version=$(version_of k8s.io/kubernetes)
+        minor=${version#v1.}
+        go build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version \
+            -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${minor%%.*}" \
+            -o "$out/$name.new" "k8s.io/kubernetes/cmd/$name"
         ;;
     runsc)
         go build -trimpath -ldflags "-s -w -X gvisor.dev/gvisor/runsc/version.version=$(version_of gvisor.dev/gvisor)" \

@@ -131,6 +131,10 @@ class Result(unittest.TestResult):
     def addError(self, test, err):
         super().addError(test, err)
         self.pending.append(self.errors[-1])
+        if not isinstance(test, unittest.TestCase):  # setUpModule, tearDownModule: no test that starts or stops
+            self.bad += 1
+            self.line("FAIL", test)
+            print("      " + self.errors[-1][1].strip().replace("\n", "\n      "), flush=True)
 
     def addSkip(self, test, reason):
         super().addSkip(test, reason)
@@ -196,5 +200,6 @@ def run_modules(modules, patterns=()):
         again = Result()
         unittest.TestSuite(result.bad_tests).run(again)
         result.passed += again.passed
-        result.bad += again.bad - len(result.bad_tests)
+        # What did not even run this time (its module could not be set up again) stays bad.
+        result.bad -= again.passed
     return result.passed, result.bad, len(result.skipped)

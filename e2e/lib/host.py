@@ -212,6 +212,10 @@ class Snapshot:
             "process": [f"{pid} {comm(pid)}" for pid in pids() if pid not in ignored and alive(pid)],
         }
 
+    def expect_process(self, pid):
+        """A process that the test started and that is to stay."""
+        self.items["process"].append(f"{pid} {comm(pid)}")
+
     def more_than(self, before):
         """Lines that say what is here and was not in `before`."""
         lines = []
