@@ -7,7 +7,7 @@ JOBS ?= $(shell nproc)
 .DEFAULT_GOAL := help
 PREFIX ?= /usr/local
 
-.PHONY: install uninstall help packages build run test check-unit check-syscalls check-oci check-cri check-critest fuzz bench format check-style clean
+.PHONY: install uninstall help packages build run test check-unit check-syscalls check-oci check-cri check-critest check-kubelet fuzz bench format check-style clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -22,9 +22,9 @@ build: packages ## build the four programs and the tests' own into build/release
 run: build ## run a pod of two containers in the sandbox and show what it sees (KEEP=1: leave moatd running)
 	@scripts/run-demo.sh
 
-test: build ## run every test: unit, guest syscalls natively and in the sentry, OCI, CRI
+test: build ## run every test: unit, guest syscalls natively and in the sentry, OCI, CRI, critest, kubelet
 	@scripts/install-packages.sh test
-	@scripts/run-suites.py unit syscalls-linux syscalls-sentry oci cri
+	@scripts/run-suites.py unit syscalls-linux syscalls-sentry oci cri critest kubelet
 
 check-unit: build ## run the unit tests
 	@scripts/run-suites.py unit
@@ -39,6 +39,10 @@ check-oci: build ## run moat by its command line on OCI bundles
 check-cri: build ## run pods by crictl and by the library that kubelet uses
 	@scripts/install-packages.sh test
 	@scripts/run-suites.py cri
+
+check-kubelet: build ## run kubelet with static pods on moatd
+	@scripts/install-packages.sh test
+	@scripts/run-suites.py kubelet
 
 check-critest: build ## run the CRI's conformance tests on both handlers (WRITE=1: the README's table)
 	@scripts/install-packages.sh test

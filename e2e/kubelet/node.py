@@ -52,7 +52,7 @@ class Node:
         self.moatd = self.kubelet = None
 
     def start(self):
-        subprocess.run(["ip", "addr", "add", ADDRESS + "/32", "dev", "lo"], check=True)
+        subprocess.run(["ip", "addr", "replace", ADDRESS + "/32", "dev", "lo"], check=True)
         for path in HIDDEN:
             os.makedirs(path, exist_ok=True)
             subprocess.run(["mount", "-t", "tmpfs", "tmpfs", path], check=True)
