@@ -14,6 +14,7 @@
 #include "cri/containers/image_volumes.h"
 #include "cri/containers/native_spec.h"
 #include "cri/containers/seccomp.h"
+#include "cri/containers/user_namespace.h"
 #include "runtime/runtime.h"
 
 namespace moat::cri {
@@ -53,8 +54,10 @@ Status check_namespaces(const api::NamespaceOption& options, const std::string& 
         return not_supported(where +
                              ".ipc: NODE: a sandboxed pod does not see the node's IPC objects");
     }
-    if (options.has_userns_options() && options.userns_options().mode() != api::NODE) {
-        return not_supported(where + ".userns_options: user namespaces are not built yet");
+    TRY(check_user_namespace(options, where + ".userns_options"));
+    if (options.userns_options().mode() == api::POD && options.has_userns_options() &&
+        kernel == Kernel::kNode) {
+        return not_supported(where + ".userns_options: not built yet for the native handler");
     }
     return {};
 }
@@ -66,7 +69,7 @@ SeccompRequest seccomp_request(const Security& security) {
             "linux.security_context.seccomp"};
 }
 
-Status check_mount(const api::Mount& mount, Kernel kernel) {
+Status check_mount(const api::Mount& mount, const api::PodSandboxConfig& pod, Kernel kernel) {
     const std::string where = "mounts: \"" + mount.container_path() + "\"";
     if (mount.container_path().empty()) {
         return invalid_argument("mounts: container_path: missing");
@@ -95,9 +98,7 @@ Status check_mount(const api::Mount& mount, Kernel kernel) {
                                     api::MountPropagation_Name(mount.propagation()));
         }
     }
-    if (mount.uidmappings_size() != 0 || mount.gidmappings_size() != 0) {
-        return not_supported(where + ": id-mapped mounts are not built yet");
-    }
+    TRY(check_mount_mappings(mount, pod, where));
     for (const std::string& option : mount.mount_options()) {
         if (option != "noexec" && option != "nosuid" && option != "nodev") {
             return invalid_argument(where + ": mount_options: \"" + option +
@@ -134,7 +135,7 @@ Status check_pod_config(const api::PodSandboxConfig& pod, Kernel kernel) {
                           "linux.security_context.apparmor");
 }
 
-Status check_container_config(const api::ContainerConfig& config, const api::PodSandboxConfig&,
+Status check_container_config(const api::ContainerConfig& config, const api::PodSandboxConfig& pod,
                               Kernel kernel) {
     if (config.metadata().name().empty()) {
         return invalid_argument("config.metadata.name: missing");
@@ -151,7 +152,7 @@ Status check_container_config(const api::ContainerConfig& config, const api::Pod
                              "\": not built yet");
     }
     for (const auto& mount : config.mounts()) {
-        TRY(check_mount(mount, kernel));
+        TRY(check_mount(mount, pod, kernel));
     }
     // The kubelet sends both; a client that only sets the path leads out of the pod's log directory
     // with "..", and the file is opened by root.
@@ -161,6 +162,11 @@ Status check_container_config(const api::ContainerConfig& config, const api::Pod
     const auto& security = config.linux().security_context();
     TRY(check_namespaces(security.namespace_options(), "linux.security_context.namespace_options",
                          kernel));
+    if (security.namespace_options().userns_options().mode() == api::POD &&
+        security.namespace_options().has_userns_options() && !has_user_namespace(pod)) {
+        return invalid_argument(
+            "linux.security_context.namespace_options.userns_options: the pod has none");
+    }
     if (kernel == Kernel::kSandbox && !security.privileged()) {
         TRY(seccomp_profile(seccomp_request(security), {}));
     }
@@ -483,6 +489,9 @@ json namespaces(const SpecInput& input) {
     if (options.pid() != api::NODE) {
         list.push_back(std::move(pid));
     }
+    if (has_user_namespace(input.pod)) {
+        list.push_back({{"type", "user"}});
+    }
     json network = {{"type", "network"}};
     if (!input.network_namespace.empty()) {
         network["path"] = input.network_namespace;
@@ -509,6 +518,9 @@ json annotations(const SpecInput& input) {
     if (!input.pid_target.empty()) {
         all["dev.moat.pid-namespace"] = "container:" + input.pid_target;
     }
+    if (has_user_namespace(input.pod)) {
+        all["dev.moat.idmapped-root"] = "true";
+    }
     all["io.kubernetes.cri.container-type"] = "container";
     all["io.kubernetes.cri.sandbox-id"] = input.pod_id;
     all["io.kubernetes.cri.sandbox-name"] = input.pod.metadata().name();
@@ -527,6 +539,8 @@ json annotations(const SpecInput& input) {
 
 Result<std::string> build_spec(const SpecInput& input) {
     const auto& config = input.config;
+    const UserIds& ids = input.user.ids;
+    TRY(check_mapped_ids(input.pod, ids.uid, ids.gid, ids.groups));
     const auto& security = config.linux().security_context();
     json process = {
         {"terminal", config.tty()},
@@ -549,6 +563,7 @@ Result<std::string> build_spec(const SpecInput& input) {
         {"namespaces", namespaces(input)},
         {"resources", resources(config.linux().resources())},
     };
+    add_id_mappings(input.pod, guest);
     if (!security.privileged()) {
         if (input.kernel == Kernel::kSandbox) {  // of the native handler: native_spec.cc
             const json& capability_sets = process["capabilities"];

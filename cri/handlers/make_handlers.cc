@@ -19,6 +19,7 @@ Result<std::unique_ptr<Handlers>> make_handlers(const Settings& settings) {
     options.log_level = settings.log_level == "trace" ? "debug" : settings.log_level;
     Handler& moat = handlers->add("moat", std::make_unique<runtime::SentryRuntime>(options));
     moat.features.recursive_read_only_mounts = true;
+    moat.features.user_namespaces = true;
 
     runtime::NativeRuntime::Options native;
     native.state_root = settings.native_directory();

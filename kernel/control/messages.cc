@@ -327,6 +327,10 @@ Json to_json(const ProcessPlan& plan) {
             {"stderr", name_of(kStdioKinds, plan.stderr_kind)}};
 }
 
+static Json id_map_to_json(const IdMap& map) {
+    return {{"host_id", map.host_id}, {"length", map.length}};
+}
+
 Json to_json(const ContainerPlan& plan) {
     Json mounts = Json::array();
     for (const MountPlan& mount : plan.mounts) {
@@ -346,6 +350,8 @@ Json to_json(const ContainerPlan& plan) {
             {"pid_target", plan.pid_target},
             {"seccomp", plan.seccomp},
             {"seccomp_log", plan.seccomp_log},
+            {"uid_map", id_map_to_json(plan.uid_map)},
+            {"gid_map", id_map_to_json(plan.gid_map)},
             {"process", to_json(plan.process)}};
 }
 
@@ -434,6 +440,18 @@ Result<ShownLimits> shown_limits_from_json(const Json& json) {
     return r.finish(std::move(limits));
 }
 
+namespace {
+
+Result<IdMap> id_map_from_json(const Json& json) {
+    Reader r(json);
+    IdMap map;
+    r.read("host_id", map.host_id);
+    r.read("length", map.length);
+    return r.finish(map);
+}
+
+}  // namespace
+
 Result<ContainerPlan> container_plan_from_json(const Json& json) {
     Reader r(json);
     ContainerPlan plan;
@@ -449,6 +467,8 @@ Result<ContainerPlan> container_plan_from_json(const Json& json) {
     r.read("seccomp", plan.seccomp);
     r.read("seccomp_log", plan.seccomp_log);
     r.fail_if(plan.seccomp.size() > 4096);
+    r.read_object("uid_map", plan.uid_map, id_map_from_json);
+    r.read_object("gid_map", plan.gid_map, id_map_from_json);
     r.read_object("process", plan.process, process_plan_from_json);
     return r.finish(std::move(plan));
 }

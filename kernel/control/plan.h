@@ -114,6 +114,13 @@ struct ShownLimits {
     std::optional<uint64_t> pids;
 };
 
+/// One line of user_namespaces(7)'s uid_map or gid_map, from id 0 on: the only kind that Kubernetes
+/// makes. Guests' ids are the sentry's own and never the host's; `host_id` is what the guest is shown.
+struct IdMap {
+    uint32_t host_id = 0;
+    uint32_t length = UINT32_MAX;  ///< ids from here on do not exist for the guest
+};
+
 struct ContainerPlan {
     std::string id;
     std::string hostname;  ///< empty: the sandbox's
@@ -128,6 +135,8 @@ struct ContainerPlan {
     std::vector<uint64_t> seccomp;
     bool seccomp_log = false;  ///< SECCOMP_FILTER_FLAG_LOG
     ShownLimits limits;
+    IdMap uid_map;
+    IdMap gid_map;
     ProcessPlan process;
 };
 

@@ -9,6 +9,7 @@
 
 #include "kernel/syscalls/handlers_misc.h"
 #include "kernel/syscalls/syscall.h"
+#include "kernel/task/container.h"
 #include "kernel/task/task.h"
 #include "kernel/task/task_table.h"
 
@@ -53,6 +54,24 @@ bool one_of_gids(const Credentials& c, uint32_t id) {
     return id == c.gid || id == c.egid || id == c.sgid;
 }
 
+/// EINVAL for an id that the container's user namespace does not map (setresuid(2)).
+Status check_uids(Task& task, std::initializer_list<uint32_t> uids) {
+    for (const uint32_t uid : uids) {
+        if (uid != kUnchanged && !task.container().has_uid(uid)) {
+            return Errno(EINVAL);
+        }
+    }
+    return {};
+}
+Status check_gids(Task& task, std::initializer_list<uint32_t> gids) {
+    for (const uint32_t gid : gids) {
+        if (gid != kUnchanged && !task.container().has_gid(gid)) {
+            return Errno(EINVAL);
+        }
+    }
+    return {};
+}
+
 }  // namespace
 
 Result<int64_t> sys_getuid(Task& task) { return task.credentials()->uid; }
@@ -64,6 +83,7 @@ Status sys_setuid(Task& task, uint32_t uid) {
     if (uid == kUnchanged) {
         return Errno(EINVAL);
     }
+    TRY(check_uids(task, {uid}));
     const auto old = task.credentials();
     auto next = old->clone();
     if (old->has_capability(CAP_SETUID)) {
@@ -81,6 +101,7 @@ Status sys_setgid(Task& task, uint32_t gid) {
     if (gid == kUnchanged) {
         return Errno(EINVAL);
     }
+    TRY(check_gids(task, {gid}));
     const auto old = task.credentials();
     auto next = old->clone();
     if (old->has_capability(CAP_SETGID)) {
@@ -94,6 +115,7 @@ Status sys_setgid(Task& task, uint32_t gid) {
 }
 
 Status sys_setreuid(Task& task, uint32_t ruid, uint32_t euid) {
+    TRY(check_uids(task, {ruid, euid}));
     const auto old = task.credentials();
     const bool privileged = old->has_capability(CAP_SETUID);
     auto next = old->clone();
@@ -119,6 +141,7 @@ Status sys_setreuid(Task& task, uint32_t ruid, uint32_t euid) {
 }
 
 Status sys_setregid(Task& task, uint32_t rgid, uint32_t egid) {
+    TRY(check_gids(task, {rgid, egid}));
     const auto old = task.credentials();
     const bool privileged = old->has_capability(CAP_SETGID);
     auto next = old->clone();
@@ -143,6 +166,7 @@ Status sys_setregid(Task& task, uint32_t rgid, uint32_t egid) {
 }
 
 Status sys_setresuid(Task& task, uint32_t ruid, uint32_t euid, uint32_t suid) {
+    TRY(check_uids(task, {ruid, euid, suid}));
     const auto old = task.credentials();
     if (!old->has_capability(CAP_SETUID)) {
         for (const uint32_t id : {ruid, euid, suid}) {
@@ -162,6 +186,7 @@ Status sys_setresuid(Task& task, uint32_t ruid, uint32_t euid, uint32_t suid) {
 }
 
 Status sys_setresgid(Task& task, uint32_t rgid, uint32_t egid, uint32_t sgid) {
+    TRY(check_gids(task, {rgid, egid, sgid}));
     const auto old = task.credentials();
     if (!old->has_capability(CAP_SETGID)) {
         for (const uint32_t id : {rgid, egid, sgid}) {
@@ -198,7 +223,7 @@ Status sys_getresgid(Task& task, UserPtr<uint32_t> rgid, UserPtr<uint32_t> egid,
 /// Tells the old id whether it changed anything or not.
 Result<int64_t> sys_setfsuid(Task& task, uint32_t uid) {
     const auto old = task.credentials();
-    if (uid == kUnchanged || uid == old->fsuid ||
+    if (uid == kUnchanged || uid == old->fsuid || !task.container().has_uid(uid) ||
         (!one_of_uids(*old, uid) && !old->has_capability(CAP_SETUID))) {
         return old->fsuid;
     }
@@ -218,7 +243,7 @@ Result<int64_t> sys_setfsuid(Task& task, uint32_t uid) {
 
 Result<int64_t> sys_setfsgid(Task& task, uint32_t gid) {
     const auto old = task.credentials();
-    if (gid == kUnchanged || gid == old->fsgid ||
+    if (gid == kUnchanged || gid == old->fsgid || !task.container().has_gid(gid) ||
         (!one_of_gids(*old, gid) && !old->has_capability(CAP_SETGID))) {
         return old->fsgid;
     }
@@ -251,8 +276,10 @@ Status sys_setgroups(Task& task, int32_t size, UserPtr<const uint32_t> list) {
         return Errno(EINVAL);
     }
     auto groups = TRY(task.copy_in_array(list, static_cast<size_t>(size)));
-    if (std::find(groups.begin(), groups.end(), kUnchanged) != groups.end()) {
-        return Errno(EINVAL);
+    for (const uint32_t gid : groups) {
+        if (gid == kUnchanged || !task.container().has_gid(gid)) {
+            return Errno(EINVAL);
+        }
     }
     std::sort(groups.begin(), groups.end());
     auto next = old->clone();

@@ -11,16 +11,26 @@
 #include "kernel/syscalls/file_io.h"
 #include "kernel/syscalls/handlers_fs.h"
 #include "kernel/syscalls/syscall.h"
+#include "kernel/task/container.h"
 #include "kernel/task/task.h"
 
 namespace moat::kernel {
 
 namespace {
 
+/// As the guest sees it: owners that its user namespace does not map are nobody (user_namespaces(7):
+/// overflow ids).
+struct stat shown_to(Task& task, struct stat st) {
+    constexpr uint32_t kOverflowId = 65534;
+    st.st_uid = task.container().has_uid(st.st_uid) ? st.st_uid : kOverflowId;
+    st.st_gid = task.container().has_gid(st.st_gid) ? st.st_gid : kOverflowId;
+    return st;
+}
+
 Status stat_to_guest(Task& task, DirFd dirfd, UserPath user_path, UserPtr<struct stat> out,
                      int flags) {
     const std::string path = TRY(task.copy_in_path(user_path));
-    return task.copy_out(out, TRY(stat_at(task, dirfd, path, flags)));
+    return task.copy_out(out, shown_to(task, TRY(stat_at(task, dirfd, path, flags))));
 }
 
 /// The path of a call that takes (dirfd, path, flags) with AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH.
@@ -32,6 +42,15 @@ Result<Path> resolve_at(Task& task, DirFd dirfd, UserPath user_path, int flags) 
     return resolve(task, dirfd, path,
                    ((flags & AT_SYMLINK_NOFOLLOW) != 0 ? kNoFollow : 0u) |
                        ((flags & AT_EMPTY_PATH) != 0 ? kAllowEmpty : 0u));
+}
+
+/// chown(2). EINVAL: an id that the container's user namespace does not map.
+Status set_owner(Task& task, const Path& path, uint32_t uid, uint32_t gid) {
+    if ((uid != UINT32_MAX && !task.container().has_uid(uid)) ||
+        (gid != UINT32_MAX && !task.container().has_gid(gid))) {
+        return Errno(EINVAL);
+    }
+    return change_owner(task, path, uid, gid);
 }
 
 /// The path of a descriptor; files without one (pipes, sockets) have an owner and mode that nobody
@@ -116,12 +135,12 @@ Status sys_lstat(Task& task, UserPath path, UserPtr<struct stat> out) {
 
 Status sys_fstat(Task& task, Fd fd, UserPtr<struct stat> out) {
     RefPtr<File> file = TRY(task.fds().get(fd));  // fine for O_PATH
-    return task.copy_out(out, TRY(file->stat(task)));
+    return task.copy_out(out, shown_to(task, TRY(file->stat(task))));
 }
 
 Status sys_newfstatat(Task& task, DirFd dirfd, UserPath path, UserPtr<struct stat> out, int flags) {
     if ((flags & AT_EMPTY_PATH) != 0 && path.is_null()) {
-        return task.copy_out(out, TRY(stat_at(task, dirfd, "", flags)));  // Linux from 6.11 on
+        return task.copy_out(out, shown_to(task, TRY(stat_at(task, dirfd, "", flags))));  // Linux from 6.11 on
     }
     return stat_to_guest(task, dirfd, path, out, flags);
 }
@@ -150,11 +169,11 @@ Status sys_statx(Task& task, DirFd dirfd, UserPath user_path, int flags, uint32_
                                     ((flags & AT_EMPTY_PATH) != 0 ? kAllowEmpty : 0u)));
     }
     if (found.anonymous) {
-        return task.copy_out(out, to_statx(TRY(found.anonymous->stat(task))));
+        return task.copy_out(out, to_statx(shown_to(task, TRY(found.anonymous->stat(task)))));
     }
     Inode& inode = *found.path.dentry()->inode();
     const InodeAttributes a = TRY(inode.attributes());
-    struct statx x = to_statx(to_stat(a, inode.file_system().device()));
+    struct statx x = to_statx(shown_to(task, to_stat(a, inode.file_system().device())));
     if (a.btime.tv_sec != 0) {
         x.stx_mask |= STATX_BTIME;
         x.stx_btime = to_statx_time(a.btime);
@@ -218,19 +237,19 @@ Status sys_fchmodat2(Task& task, DirFd dirfd, UserPath path, uint32_t mode, uint
 }
 
 Status sys_chown(Task& task, UserPath path, uint32_t uid, uint32_t gid) {
-    return change_owner(task, TRY(resolve_at(task, kCwd, path, 0)), uid, gid);
+    return set_owner(task, TRY(resolve_at(task, kCwd, path, 0)), uid, gid);
 }
 
 Status sys_lchown(Task& task, UserPath path, uint32_t uid, uint32_t gid) {
-    return change_owner(task, TRY(resolve_at(task, kCwd, path, AT_SYMLINK_NOFOLLOW)), uid, gid);
+    return set_owner(task, TRY(resolve_at(task, kCwd, path, AT_SYMLINK_NOFOLLOW)), uid, gid);
 }
 
 Status sys_fchown(Task& task, Fd fd, uint32_t uid, uint32_t gid) {
-    return change_owner(task, TRY(path_of(task, fd)), uid, gid);
+    return set_owner(task, TRY(path_of(task, fd)), uid, gid);
 }
 
 Status sys_fchownat(Task& task, DirFd dirfd, UserPath path, uint32_t uid, uint32_t gid, int flags) {
-    return change_owner(task, TRY(resolve_at(task, dirfd, path, flags)), uid, gid);
+    return set_owner(task, TRY(resolve_at(task, dirfd, path, flags)), uid, gid);
 }
 
 Status sys_utime(Task& task, UserPath user_path, UserPtr<const utimbuf> user_times) {

@@ -98,10 +98,12 @@ Result<Prepared> prepare_image(Task& task, const Found& found, const std::string
     const CredentialsRef old = task.credentials();
     const struct stat st = TRY(found.file->stat(task));
     const bool nosuid = found.file->path().mount() != nullptr && found.file->path().mount()->no_suid();
+    // Linux: bprm_fill_uid() wants both mapped by the user namespace.
+    const bool mapped = task.container().has_uid(st.st_uid) && task.container().has_gid(st.st_gid);
     Prepared prepared;
     prepared.credentials =
         old->for_exec(st.st_mode, st.st_uid, st.st_gid,
-                      nosuid ? Credentials::SetId::kIgnore : Credentials::SetId::kHonour);
+                      nosuid || !mapped ? Credentials::SetId::kIgnore : Credentials::SetId::kHonour);
     LoadRequest request;
     request.executable = found.file;
     request.path = path;

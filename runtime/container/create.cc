@@ -101,6 +101,8 @@ struct Create {
         plan.root = files.root;
         plan.mounts = std::move(files.mounts);
         plan.masked_paths = spec.masked_paths;
+        plan.uid_map = spec.uid_map.value_or(control::IdMap{});
+        plan.gid_map = spec.gid_map.value_or(control::IdMap{});
         plan.readonly_paths = spec.readonly_paths;
         const SpecNamespace* pid = spec.find_namespace("pid");
         // Without one of its own, or with another's: everything that runs in the pod.
@@ -275,8 +277,8 @@ Status SentryRuntime::create(const CreateConfig& config) {
         return Error(ENOTSUP,
                      step + ": startContainer hooks would run inside the sandbox: not built");
     }
-    if (spec.find_namespace("user") != nullptr) {
-        return Error(ENOTSUP, step + ": user namespaces are not built");
+    if (spec.find_namespace("user") != nullptr && !spec.uid_map) {
+        return Error(ENOTSUP, step + ": a user namespace without mappings is not built");
     }
 
     // A pod that is being joined cannot go away meanwhile.

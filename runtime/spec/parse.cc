@@ -136,6 +136,21 @@ Status read_hooks(const Fields& hooks, const char* key, std::vector<SpecHook>& o
     });
 }
 
+Status read_id_map(const Fields& l, const char* key, std::optional<control::IdMap>& out) {
+    return l.objects(key, [&](const Fields& m) -> Status {
+        uint32_t container_id = 0;
+        control::IdMap map;
+        TRY(m.read("containerID", container_id));
+        TRY(m.read("hostID", map.host_id));
+        TRY(m.read("size", map.length));
+        if (out || container_id != 0 || map.length == 0) {
+            return m.error("containerID", "one range of ids, from 0 on", container_id);
+        }
+        out = map;
+        return {};
+    });
+}
+
 Status read_linux(const Fields& l, Spec& out) {
     TRY(l.objects("namespaces", [&](const Fields& n) -> Status {
         SpecNamespace ns;
@@ -161,6 +176,17 @@ Status read_linux(const Fields& l, Spec& out) {
         out.seccomp = TRY(read_seccomp(s));
         return {};
     }));
+    TRY(read_id_map(l, "uidMappings", out.uid_map));
+    TRY(read_id_map(l, "gidMappings", out.gid_map));
+    // The sentry takes the ids of files as they are on the disk, which is what mounts with ids
+    // mapped like the namespace's show. Without that they would have to be shifted.
+    const auto mapped = out.annotations.find("dev.moat.idmapped-root");
+    if ((out.uid_map || out.gid_map) &&
+        (mapped == out.annotations.end() || mapped->second != "true")) {
+        return Error(EOPNOTSUPP,
+                     "linux.uidMappings: built only for bundles whose files are id-mapped like the "
+                     "namespace (annotation dev.moat.idmapped-root)");
+    }
     return l.read("sysctl", out.sysctl);
 }
 

@@ -72,6 +72,8 @@ struct Spec {
     std::vector<std::string> readonly_paths;
     std::map<std::string, std::string> sysctl;
     std::optional<SpecSeccomp> seccomp;
+    /// With a user namespace; one range from id 0 on each.
+    std::optional<control::IdMap> uid_map, gid_map;
 
     /// The namespace entry of `type`, or nullptr.
     const SpecNamespace* find_namespace(const std::string& type) const;

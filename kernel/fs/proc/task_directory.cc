@@ -248,8 +248,16 @@ Status set_oom_score_adj(Task& writer, Task& target, std::string_view text) {
 
 Result<std::string> no_audit_text(Task&, Task&) { return std::string("4294967295"); }
 
-Result<std::string> id_map_text(Task&, Task&) {
-    return format_text("%10u %10u %10u\n", 0, 0, UINT32_MAX);
+std::string id_map_text(const control::IdMap& map) {
+    return format_text("%10u %10u %10u\n", 0, map.host_id, map.length);
+}
+
+Result<std::string> uid_map_text(Task&, Task& target) {
+    return id_map_text(target.container().plan().uid_map);
+}
+
+Result<std::string> gid_map_text(Task&, Task& target) {
+    return id_map_text(target.container().plan().gid_map);
 }
 
 Result<std::string> setgroups_text(Task&, Task&) { return std::string("allow\n"); }
@@ -285,7 +293,7 @@ constexpr Entry kEntries[] = {
     {"cmdline", 0444, proc_cmdline},
     {"comm", 0644, comm_text, set_comm},
     {"environ", 0400, proc_environ},
-    {"gid_map", 0444, id_map_text},
+    {"gid_map", 0444, gid_map_text},
     {"limits", 0444, proc_limits},
     {"loginuid", 0444, no_audit_text},
     {"maps", 0444, maps_text},
@@ -304,7 +312,7 @@ constexpr Entry kEntries[] = {
     {"stat", 0444, proc_stat},
     {"statm", 0444, proc_statm},
     {"status", 0444, proc_status},
-    {"uid_map", 0444, id_map_text},
+    {"uid_map", 0444, uid_map_text},
     {"wchan", 0444, wchan_text},
 };
 
