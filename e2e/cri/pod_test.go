@@ -409,6 +409,15 @@ func testStopWithGrace(t *testing.T) {
 	waitForOutput(t, log, "ignored")
 }
 
+// A container starts in milliseconds: its stop may come before its program has installed a handler.
+func TestAStopBeforeTheHandlerIsThere(t *testing.T) {
+	p := newPod(startDaemon(t))
+	id, log := p.start("usleep 300000; trap 'echo heard; exit 5' TERM; while :; do usleep 10000; done")
+	must(t, p.runtime.StopContainer(ctx, id, 60))
+	equal(t, p.status(id).ExitCode, 5, "exit code")
+	equal(t, stdoutOf(t, log), "heard\n", "output")
+}
+
 func TestStopPodEndsItsContainers(t *testing.T) { eachHandler(t, testStopPodEndsItsContainers) }
 
 func testStopPodEndsItsContainers(t *testing.T) {

@@ -49,8 +49,11 @@ Failure failure(const Errno& error, const std::string& step) {
         std::move(step_result).value();                   \
     })
 
-RefPtr<Credentials> credentials_of(const control::ProcessPlan& plan) {
+RefPtr<Credentials> credentials_of(const control::ContainerPlan& container,
+                                   const control::ProcessPlan& plan) {
     auto c = make_ref<Credentials>();
+    c->uid_count = container.uid_map.length;
+    c->gid_count = container.gid_map.length;
     c->uid = c->euid = c->suid = c->fsuid = plan.uid;
     c->gid = c->egid = c->sgid = c->fsgid = plan.gid;
     c->groups = plan.additional_gids;
@@ -250,7 +253,7 @@ Outcome<Job> Sandbox::make_job(const RefPtr<Container>& container,
     spawn.container = container;
     spawn.arguments = process.args;
     spawn.environment = process.env;
-    spawn.credentials = credentials_of(process);
+    spawn.credentials = credentials_of(container->plan(), process);
     spawn.fs = fs;
     spawn.fds = table;
     spawn.is_init = is_init;

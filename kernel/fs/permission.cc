@@ -6,17 +6,15 @@
 
 #include "kernel/fs/dentry.h"
 #include "kernel/fs/mount.h"
-#include "kernel/task/container.h"
 #include "kernel/task/task.h"
 
 namespace moat::kernel {
 
-bool has_capability_over(Task& task, const InodeOwner& owner, const Credentials& who, int capability) {
-    return who.has_capability(capability) && task.container().has_uid(owner.uid) &&
-           task.container().has_gid(owner.gid);
+bool has_capability_over(const InodeOwner& owner, const Credentials& who, int capability) {
+    return who.has_capability(capability) && who.has_uid(owner.uid) && who.has_gid(owner.gid);
 }
 
-Status generic_permission(Task& task, const InodeOwner& owner, const Credentials& who, int may) {
+Status generic_permission(const InodeOwner& owner, const Credentials& who, int may) {
     uint32_t allowed = owner.mode;
     if (who.fsuid == owner.uid) {
         allowed >>= 6;
@@ -29,12 +27,12 @@ Status generic_permission(Task& task, const InodeOwner& owner, const Credentials
     const bool directory = S_ISDIR(owner.mode);
     // Capabilities override all but the execution of a file that nobody may execute.
     if (directory || (may & kMayExec) == 0 || (owner.mode & 0111) != 0) {
-        if (has_capability_over(task, owner, who, CAP_DAC_OVERRIDE)) {
+        if (has_capability_over(owner, who, CAP_DAC_OVERRIDE)) {
             return {};
         }
     }
     const bool only_looks = directory ? (may & kMayWrite) == 0 : may == kMayRead;
-    if (only_looks && has_capability_over(task, owner, who, CAP_DAC_READ_SEARCH)) {
+    if (only_looks && has_capability_over(owner, who, CAP_DAC_READ_SEARCH)) {
         return {};
     }
     return Errno(EACCES);
@@ -44,7 +42,7 @@ Status check_permission_as(Task& task, Inode& inode, int may, const Credentials&
     if (std::optional<Status> own = inode.check_permission(task, may)) {
         return *own;
     }
-    return generic_permission(task, TRY(inode.owner()), who, may);
+    return generic_permission(TRY(inode.owner()), who, may);
 }
 
 Status check_permission(Task& task, Inode& inode, int may) {
@@ -67,7 +65,7 @@ Status check_writable_mount(const Path& path) {
 Status check_ownership(Task& task, Inode& inode) {
     const CredentialsRef who = task.credentials();
     const InodeOwner owner = TRY(inode.owner());
-    if (who->fsuid == owner.uid || has_capability_over(task, owner, *who, CAP_FOWNER)) {
+    if (who->fsuid == owner.uid || has_capability_over(owner, *who, CAP_FOWNER)) {
         return {};
     }
     return Errno(EPERM);
@@ -80,7 +78,7 @@ Status check_delete(Task& task, Inode& directory, Inode& victim) {
         const CredentialsRef who = task.credentials();
         const InodeOwner owner = TRY(victim.owner());
         if (who->fsuid != parent.uid && who->fsuid != owner.uid &&
-            !has_capability_over(task, owner, *who, CAP_FOWNER)) {
+            !has_capability_over(owner, *who, CAP_FOWNER)) {
             return Errno(EPERM);
         }
     }

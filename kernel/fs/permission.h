@@ -12,12 +12,12 @@ namespace moat::kernel {
 /// What access is asked for; the values of access(2)'s R_OK, W_OK, X_OK.
 enum May : int { kMayExec = 1, kMayWrite = 2, kMayRead = 4 };
 
-/// Capabilities hold over inodes whose owner and group the task's user namespace maps, and no others
+/// Capabilities hold over inodes whose owner and group the user namespace maps, and no others
 /// (Linux: capable_wrt_inode_uidgid).
-bool has_capability_over(Task& task, const InodeOwner& owner, const Credentials& who, int capability);
+bool has_capability_over(const InodeOwner& owner, const Credentials& who, int capability);
 /// The generic rule (Linux: fs/namei.c:generic_permission): mode bits of the one class that applies,
-/// then CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH over what the task's user namespace maps. EACCES.
-Status generic_permission(Task& task, const InodeOwner& owner, const Credentials& who, int may);
+/// then CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH over what the user namespace maps. EACCES.
+Status generic_permission(const InodeOwner& owner, const Credentials& who, int may);
 /// The same for an inode, with its file system's own rules first; also EROFS for writing to a file on a
 /// read-only mount when a path is given.
 Status check_permission(Task& task, Inode& inode, int may);

@@ -123,7 +123,7 @@ Status change_owner(Task& task, const Path& path, uint32_t uid, uint32_t gid) {
     const InodeOwner owner = TRY(inode.owner());
     const CredentialsRef who = task.credentials();
     AttributeChange change;
-    const bool may_any = has_capability_over(task, owner, *who, CAP_CHOWN);
+    const bool may_any = has_capability_over(owner, *who, CAP_CHOWN);
     if (uid != UINT32_MAX) {
         if (!may_any && (who->fsuid != owner.uid || uid != owner.uid)) {
             return Errno(EPERM);

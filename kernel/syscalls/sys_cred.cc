@@ -9,7 +9,6 @@
 
 #include "kernel/syscalls/handlers_misc.h"
 #include "kernel/syscalls/syscall.h"
-#include "kernel/task/container.h"
 #include "kernel/task/task.h"
 #include "kernel/task/task_table.h"
 
@@ -57,7 +56,7 @@ bool one_of_gids(const Credentials& c, uint32_t id) {
 /// EINVAL for an id that the container's user namespace does not map (setresuid(2)).
 Status check_uids(Task& task, std::initializer_list<uint32_t> uids) {
     for (const uint32_t uid : uids) {
-        if (uid != kUnchanged && !task.container().has_uid(uid)) {
+        if (uid != kUnchanged && !task.credentials()->has_uid(uid)) {
             return Errno(EINVAL);
         }
     }
@@ -65,7 +64,7 @@ Status check_uids(Task& task, std::initializer_list<uint32_t> uids) {
 }
 Status check_gids(Task& task, std::initializer_list<uint32_t> gids) {
     for (const uint32_t gid : gids) {
-        if (gid != kUnchanged && !task.container().has_gid(gid)) {
+        if (gid != kUnchanged && !task.credentials()->has_gid(gid)) {
             return Errno(EINVAL);
         }
     }
@@ -223,7 +222,7 @@ Status sys_getresgid(Task& task, UserPtr<uint32_t> rgid, UserPtr<uint32_t> egid,
 /// Tells the old id whether it changed anything or not.
 Result<int64_t> sys_setfsuid(Task& task, uint32_t uid) {
     const auto old = task.credentials();
-    if (uid == kUnchanged || uid == old->fsuid || !task.container().has_uid(uid) ||
+    if (uid == kUnchanged || uid == old->fsuid || !task.credentials()->has_uid(uid) ||
         (!one_of_uids(*old, uid) && !old->has_capability(CAP_SETUID))) {
         return old->fsuid;
     }
@@ -243,7 +242,7 @@ Result<int64_t> sys_setfsuid(Task& task, uint32_t uid) {
 
 Result<int64_t> sys_setfsgid(Task& task, uint32_t gid) {
     const auto old = task.credentials();
-    if (gid == kUnchanged || gid == old->fsgid || !task.container().has_gid(gid) ||
+    if (gid == kUnchanged || gid == old->fsgid || !task.credentials()->has_gid(gid) ||
         (!one_of_gids(*old, gid) && !old->has_capability(CAP_SETGID))) {
         return old->fsgid;
     }
@@ -277,7 +276,7 @@ Status sys_setgroups(Task& task, int32_t size, UserPtr<const uint32_t> list) {
     }
     auto groups = TRY(task.copy_in_array(list, static_cast<size_t>(size)));
     for (const uint32_t gid : groups) {
-        if (gid == kUnchanged || !task.container().has_gid(gid)) {
+        if (gid == kUnchanged || !task.credentials()->has_gid(gid)) {
             return Errno(EINVAL);
         }
     }

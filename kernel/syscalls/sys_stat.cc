@@ -11,7 +11,6 @@
 #include "kernel/syscalls/file_io.h"
 #include "kernel/syscalls/handlers_fs.h"
 #include "kernel/syscalls/syscall.h"
-#include "kernel/task/container.h"
 #include "kernel/task/task.h"
 
 namespace moat::kernel {
@@ -22,8 +21,8 @@ namespace {
 /// overflow ids).
 struct stat shown_to(Task& task, struct stat st) {
     constexpr uint32_t kOverflowId = 65534;
-    st.st_uid = task.container().has_uid(st.st_uid) ? st.st_uid : kOverflowId;
-    st.st_gid = task.container().has_gid(st.st_gid) ? st.st_gid : kOverflowId;
+    st.st_uid = task.credentials()->has_uid(st.st_uid) ? st.st_uid : kOverflowId;
+    st.st_gid = task.credentials()->has_gid(st.st_gid) ? st.st_gid : kOverflowId;
     return st;
 }
 
@@ -46,8 +45,8 @@ Result<Path> resolve_at(Task& task, DirFd dirfd, UserPath user_path, int flags) 
 
 /// chown(2). EINVAL: an id that the container's user namespace does not map.
 Status set_owner(Task& task, const Path& path, uint32_t uid, uint32_t gid) {
-    if ((uid != UINT32_MAX && !task.container().has_uid(uid)) ||
-        (gid != UINT32_MAX && !task.container().has_gid(gid))) {
+    if ((uid != UINT32_MAX && !task.credentials()->has_uid(uid)) ||
+        (gid != UINT32_MAX && !task.credentials()->has_gid(gid))) {
         return Errno(EINVAL);
     }
     return change_owner(task, path, uid, gid);

@@ -40,10 +40,6 @@ class Container final : public RefCounted {
     /// The profile of all its processes, exec'ed ones too; null: none. Set before the first.
     const RefPtr<const SeccompFilter>& seccomp() const { return seccomp_; }
     void set_seccomp(RefPtr<const SeccompFilter> filter);
-    /// Whether the container's user namespace has the id (Linux: make_kuid, uid_valid).
-    bool has_uid(uint32_t uid) const { return uid < plan_.uid_map.length; }
-    bool has_gid(uint32_t gid) const { return gid < plan_.gid_map.length; }
-
     std::string hostname() const;
     void set_hostname(std::string name);
     std::string domainname() const;

@@ -20,6 +20,7 @@ RefPtr<Credentials> Credentials::clone() const {
     copy->ambient = ambient;
     copy->securebits = securebits;
     copy->no_new_privs = no_new_privs;
+    copy->uid_count = uid_count, copy->gid_count = gid_count;
     return copy;
 }
 
@@ -32,7 +33,8 @@ bool Credentials::operator==(const Credentials& o) const {
            egid == o.egid && sgid == o.sgid && fsgid == o.fsgid && groups == o.groups &&
            permitted == o.permitted && effective == o.effective &&
            inheritable == o.inheritable && bounding == o.bounding && ambient == o.ambient &&
-           securebits == o.securebits && no_new_privs == o.no_new_privs;
+           securebits == o.securebits && no_new_privs == o.no_new_privs &&
+           uid_count == o.uid_count && gid_count == o.gid_count;
 }
 
 /// Linux: security/commoncap.c:cap_bprm_creds_from_file, without file capabilities.

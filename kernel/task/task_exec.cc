@@ -99,7 +99,7 @@ Result<Prepared> prepare_image(Task& task, const Found& found, const std::string
     const struct stat st = TRY(found.file->stat(task));
     const bool nosuid = found.file->path().mount() != nullptr && found.file->path().mount()->no_suid();
     // Linux: bprm_fill_uid() wants both mapped by the user namespace.
-    const bool mapped = task.container().has_uid(st.st_uid) && task.container().has_gid(st.st_gid);
+    const bool mapped = task.credentials()->has_uid(st.st_uid) && task.credentials()->has_gid(st.st_gid);
     Prepared prepared;
     prepared.credentials =
         old->for_exec(st.st_mode, st.st_uid, st.st_gid,

@@ -206,6 +206,11 @@ class SignalControl {
                         case DefaultAction::kTerminate:
                         case DefaultAction::kCore:
                             if (is_protected_init(group, info)) {
+                                // A stop may come before the program has installed its handlers: a
+                                // container starts in milliseconds here. The next handler gets it.
+                                if (info.code == SI_USER && info.process.pid == 0) {
+                                    group.unheard_ |= signal_bit(info.signo);
+                                }
                                 continue;
                             }
                             break;
@@ -364,7 +369,17 @@ SignalAction ThreadGroup::action(int signal) const {
 }
 
 SignalAction set_signal_action(Task& task, int signal, const SignalAction& action) {
-    return task.group().set_action(signal, action);
+    const SignalAction old = task.group().set_action(signal, action);
+    if (action.handler > 1 && task.group().take_unheard(signal)) {
+        (void)send_signal(task.group(), SignalInfo::from_process(signal, SI_USER, 0, 0));
+    }
+    return old;
+}
+
+bool ThreadGroup::take_unheard(int signal) {
+    MutexLock lock(signal_mu_);
+    const uint64_t bit = signal_bit(signal);
+    return (std::exchange(unheard_, unheard_ & ~bit) & bit) != 0;
 }
 
 SignalAction ThreadGroup::set_action(int signal, const SignalAction& action) {

@@ -67,6 +67,8 @@ class ThreadGroup final : public RefCounted {
     SignalAction action(int signal) const;
     SignalAction set_action(int signal, const SignalAction& action);
     void reset_actions();
+    /// Whether a signal from outside went unheard for want of a handler; true once.
+    bool take_unheard(int signal);
     /// `task` has to end: the group ends, or another thread execs.
     bool is_exiting_for(const Task& task) const;
     /// Marks the group as ending; the first status stays. Its tasks are the caller's to poke.
@@ -107,6 +109,7 @@ class ThreadGroup final : public RefCounted {
     mutable Mutex<LockRank::kSignal> signal_mu_;
     RefPtr<SignalActions> actions_ GUARDED_BY(signal_mu_);
     PendingSignals pending_ GUARDED_BY(signal_mu_);
+    uint64_t unheard_ GUARDED_BY(signal_mu_) = 0;       // from outside, to an init without a handler yet
     bool stopping_ GUARDED_BY(signal_mu_) = false;      // tasks hold in return_to_guest
     int stop_report_ GUARDED_BY(signal_mu_) = 0;        // signal wait4(WUNTRACED) has yet to tell
     bool continue_report_ GUARDED_BY(signal_mu_) = false;
