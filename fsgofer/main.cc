@@ -44,8 +44,8 @@ SetupResult<Arguments> parse_arguments(int argc, char** argv) {
     return arguments;
 }
 
-/// Whatever else the parent left open goes; stdin and stdout become /dev/null, so that nobody who waits
-/// for the end of a pipe waits for us. stderr stays for last words.
+/// Whatever else the parent left open goes; stdin and stdout become /dev/null, so that nobody who
+/// waits for the end of a pipe waits for us. stderr stays for last words.
 SetupResult<> tidy_descriptors(const Arguments& arguments) {
     ScopedFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     if (!null.valid()) {

@@ -91,7 +91,8 @@ struct ExecConfig {
 /// The other end of a container's streams for somebody who attaches; all borrowed for the call, -1
 /// where not wanted. Any descriptor that poll(2) knows will do: pipes, as a rule.
 struct AttachStdio {
-    int stdin_fd = -1;   ///< what is read here goes to the container (with Stdio::attach_stdin, or a terminal)
+    int stdin_fd =
+        -1;  ///< what is read here goes to the container (with Stdio::attach_stdin, or a terminal)
     int stdout_fd = -1;  ///< of a terminal: all that it shows
     int stderr_fd = -1;  ///< EINVAL with a terminal
 };
@@ -138,8 +139,9 @@ class EventStream {
 /// from several threads. All ids are the caller's.
 /// What a sandbox's kernel counts of itself.
 struct SandboxCounters {
-    std::map<std::string, uint64_t> unsupported;  ///< calls it does not do, by name, since its start
-    uint64_t memory_bytes = 0;                    ///< resident, of the kernel itself
+    std::map<std::string, uint64_t>
+        unsupported;            ///< calls it does not do, by name, since its start
+    uint64_t memory_bytes = 0;  ///< resident, of the kernel itself
     uint64_t threads = 0;
 };
 
@@ -169,11 +171,12 @@ class Runtime {
     virtual Status kill_exec(const std::string& id, const std::string& exec_id, int signal) = 0;
     /// Attaches somebody to a running container's streams, besides its log and whoever is attached
     /// already; returns at once, and needs no process of ours to live on. What the container writes
-    /// from now on goes to the descriptors too. One who does not read slows the container down for as
-    /// long as he reads anything at all, and is cut off when he has read nothing for ten seconds.
-    /// Closing the other end of a descriptor ends that direction; the container's end closes ours once
-    /// all that it wrote was delivered. The end of `stdin_fd` is the container's only with
-    /// Stdio::attach_stdin_once. ESRCH: it does not run; EOPNOTSUPP: not built for this runtime.
+    /// from now on goes to the descriptors too. One who does not read slows the container down for
+    /// as long as he reads anything at all, and is cut off when he has read nothing for ten
+    /// seconds. Closing the other end of a descriptor ends that direction; the container's end
+    /// closes ours once all that it wrote was delivered. The end of `stdin_fd` is the container's
+    /// only with Stdio::attach_stdin_once. ESRCH: it does not run; EOPNOTSUPP: not built for this
+    /// runtime.
     virtual Status attach(const std::string& id, const AttachStdio&) {
         return Error(EOPNOTSUPP, "attach to " + id + ": not built for its runtime");
     }

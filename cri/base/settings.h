@@ -18,18 +18,18 @@ struct Settings {
     int64_t cni_timeout_s = 60;  ///< of one call of one plugin
     bool masquerade = true;      ///< of the built-in network
     std::string registry_config_dir = "/etc/moat/certs.d";
-    std::vector<std::string> registry_mirrors;  ///< host=url
-    std::vector<std::string> pinned_images;     ///< names whose images are never collected
-    int64_t pull_stall_seconds = 60;            ///< a registry that sends nothing is given up
-    int64_t max_layer_bytes = int64_t{100} << 30;     ///< of one layer's files
+    std::vector<std::string> registry_mirrors;     ///< host=url
+    std::vector<std::string> pinned_images;        ///< names whose images are never collected
+    int64_t pull_stall_seconds = 60;               ///< a registry that sends nothing is given up
+    int64_t max_layer_bytes = int64_t{100} << 30;  ///< of one layer's files
     int64_t max_partial_bytes = int64_t{8} << 30;  ///< kept of downloads that broke off
-    std::string sentry_path;                    ///< empty: beside moatd
+    std::string sentry_path;                       ///< empty: beside moatd
     std::string gofer_path;
-    std::string native_runtime;                 ///< runc or crun; empty: the first on PATH
-    std::string monitor_path;                   ///< empty: beside moatd
+    std::string native_runtime;  ///< runc or crun; empty: the first on PATH
+    std::string monitor_path;    ///< empty: beside moatd
     std::string pause_path;
-    std::string default_handler = "moat";       ///< of a pod whose RuntimeClass names none
-    std::string metrics_address;  ///< empty: none
+    std::string default_handler = "moat";  ///< of a pod whose RuntimeClass names none
+    std::string metrics_address;           ///< empty: none
     int64_t shutdown_grace_s = 10;
     std::string stream_address = "127.0.0.1";  ///< of exec, attach and port-forward
     int64_t stream_port = 0;                   ///< 0: any that is free

@@ -27,8 +27,8 @@ struct CniNetwork {
     std::string source;  ///< the list as text: what DEL needs, even when the file has changed
 };
 
-/// A conflist, or a conf of a single plugin, which is taken as a list of one. Versions from 0.1.0 to
-/// 1.1.0. EINVAL names what is missing.
+/// A conflist, or a conf of a single plugin, which is taken as a list of one. Versions from 0.1.0
+/// to 1.1.0. EINVAL names what is missing.
 Result<CniNetwork> parse_cni_network(const std::string& text);
 
 /// The first file by name of *.conflist, *.conf, *.json in `directory`, as kubelet and everybody

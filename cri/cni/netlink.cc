@@ -234,8 +234,7 @@ Result<std::vector<LinkFigures>> Netlink::links() {
     std::vector<LinkFigures> links;
     Request request(RTM_GETLINK, NLM_F_DUMP, ifinfomsg{});
     TRY(dump(request, "list the interfaces", [&](const nlmsghdr& header) {
-        if (header.nlmsg_type != RTM_NEWLINK ||
-            header.nlmsg_len < NLMSG_SPACE(sizeof(ifinfomsg))) {
+        if (header.nlmsg_type != RTM_NEWLINK || header.nlmsg_len < NLMSG_SPACE(sizeof(ifinfomsg))) {
             return;
         }
         ifinfomsg info;

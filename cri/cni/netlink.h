@@ -51,8 +51,8 @@ class Netlink {
     class Request;
     explicit Netlink(ScopedFd fd) : fd_(std::move(fd)) {}
     Status send(Request& request, const std::string& what);
-    /// A request with NLM_F_DUMP: calls `visit` with each message of the answer, which is only valid
-    /// during the call.
+    /// A request with NLM_F_DUMP: calls `visit` with each message of the answer, which is only
+    /// valid during the call.
     Status dump(Request& request, const std::string& what,
                 const std::function<void(const nlmsghdr&)>& visit);
     ScopedFd fd_;

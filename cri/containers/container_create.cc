@@ -24,8 +24,8 @@ namespace moat::cri {
 
 namespace {
 
-/// The container's log, for appending. Without one its output is still taken by the sentry, for those
-/// who attach.
+/// The container's log, for appending. Without one its output is still taken by the sentry, for
+/// those who attach.
 Result<ScopedFd> open_log(const std::string& path) {
     if (path.empty()) {
         ScopedFd null(open("/dev/null", O_WRONLY | O_CLOEXEC));
@@ -94,9 +94,8 @@ Result<std::string> ContainerManager::create(const std::string& pod_id,
                                         ": is there already")
                        : inserted.error();
         }
-        container = std::make_shared<Container>(std::move(record),
-                                                std::make_shared<api::ContainerConfig>(config),
-                                                pod->runtime());
+        container = std::make_shared<Container>(
+            std::move(record), std::make_shared<api::ContainerConfig>(config), pod->runtime());
     }
     const std::lock_guard operation(container->operation);
     const std::string step = "container " + config.metadata().name() + " of pod " + pod->id;

@@ -6,9 +6,9 @@
 #include "cri/base/fault_point.h"
 #include "cri/base/files.h"
 #include "cri/base/log.h"
-#include "cri/metrics/metrics.h"
 #include "cri/base/settings.h"
 #include "cri/events/container_events.h"
+#include "cri/metrics/metrics.h"
 #include "cri/pods/pod_manager.h"
 #include "runtime/runtime.h"
 

@@ -11,7 +11,7 @@
 namespace runtime::v1 {
 class ContainerConfig;
 class LinuxContainerResources;
-}
+}  // namespace runtime::v1
 namespace moat::control {
 struct ExitStatus;
 }

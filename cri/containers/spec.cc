@@ -567,9 +567,9 @@ Result<std::string> build_spec(const SpecInput& input) {
     if (!security.privileged()) {
         if (input.kernel == Kernel::kSandbox) {  // of the native handler: native_spec.cc
             const json& capability_sets = process["capabilities"];
-            if (auto profile = TRY(seccomp_profile(
-                    seccomp_request(security),
-                    capability_sets["bounding"].get<std::vector<std::string>>()))) {
+            if (auto profile = TRY(
+                    seccomp_profile(seccomp_request(security),
+                                    capability_sets["bounding"].get<std::vector<std::string>>()))) {
                 guest["seccomp"] = std::move(*profile);
             }
         }

@@ -37,7 +37,7 @@ struct SpecInput {
     std::string pod_directory;      ///< holds hosts, hostname, resolv.conf and shm of the pod
     int sandbox_pid = 0;            ///< sentry or pause; names the pod's pid namespace
     Kernel kernel = Kernel::kSandbox;
-    std::string pid_target;         ///< the container whose pid namespace is joined (TARGET)
+    std::string pid_target;  ///< the container whose pid namespace is joined (TARGET)
 };
 
 /// Which of the request's fields cannot be honoured: the first one, by name. EINVAL for a value

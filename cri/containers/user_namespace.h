@@ -19,13 +19,13 @@ namespace api = ::runtime::v1;
 /// Whether the pod has a user namespace of its own (KEP-127). Its configuration has been checked.
 bool has_user_namespace(const api::PodSandboxConfig& pod);
 
-/// EINVAL: a mode other than POD and NODE, or mappings that are not one range from id 0 on for users
-/// and one for groups, which is what kubelet makes. `where` names the field for messages.
+/// EINVAL: a mode other than POD and NODE, or mappings that are not one range from id 0 on for
+/// users and one for groups, which is what kubelet makes. `where` names the field for messages.
 Status check_user_namespace(const api::NamespaceOption& options, const std::string& where);
 
-/// Kubelet maps the ids of every volume as it maps the pod's: what is owned by 5 on the disk is owned
-/// by 5 inside. The sentry's ids are the disk's, so that is how it is without any doing. EINVAL:
-/// mappings in a pod without a user namespace; EOPNOTSUPP: others than the pod's, or none.
+/// Kubelet maps the ids of every volume as it maps the pod's: what is owned by 5 on the disk is
+/// owned by 5 inside. The sentry's ids are the disk's, so that is how it is without any doing.
+/// EINVAL: mappings in a pod without a user namespace; EOPNOTSUPP: others than the pod's, or none.
 Status check_mount_mappings(const api::Mount& mount, const api::PodSandboxConfig& pod,
                             const std::string& where);
 

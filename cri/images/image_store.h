@@ -89,7 +89,7 @@ class ImageStore {
     const std::string directory_;
     Database& database_;
     std::atomic<bool> due_ = false;  ///< a collection was refused
-    std::mutex roots_mu_;  ///< one root at a time: who comes second finds it made
+    std::mutex roots_mu_;            ///< one root at a time: who comes second finds it made
 };
 
 class ImageStore::Workspace {

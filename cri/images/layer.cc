@@ -209,8 +209,8 @@ Result<int> Unpacker::parent_of(const std::string& path) {
     return cached_parent_.get();
 }
 
-/// The directory `path`, links on the way followed inside the layer's root. What is not there is made,
-/// behind a link to nowhere as well: the layer below may have it, under the same name.
+/// The directory `path`, links on the way followed inside the layer's root. What is not there is
+/// made, behind a link to nowhere as well: the layer below may have it, under the same name.
 Result<ScopedFd> Unpacker::directory_at(const std::string& path, int links_left) {
     auto fd = open_in_root(root_.get(), path, O_RDONLY | O_DIRECTORY);
     if (fd.ok() || fd.error().code() != ENOENT) {
@@ -235,7 +235,8 @@ Result<ScopedFd> Unpacker::directory_at(const std::string& path, int links_left)
     return directory_at(TRY(clean_member_name(in_root(base + link))), links_left - 1);
 }
 
-/// `name` in the open directory `fd` as a path from the layer's root without links. EINVAL: too deep.
+/// `name` in the open directory `fd` as a path from the layer's root without links. EINVAL: too
+/// deep.
 Result<std::string> Unpacker::path_of(int fd, const std::string& name) const {
     const auto whole = [](int of) {
         char path[PATH_MAX];

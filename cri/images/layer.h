@@ -37,7 +37,7 @@ struct UnpackedLayer {
 struct UnpackLimits {
     uint64_t bytes = uint64_t{100} << 30;  ///< of the tar
     uint64_t members = 2'000'000;
-    std::function<bool()> cancelled;                ///< asked now and then; may be empty
+    std::function<bool()> cancelled;            ///< asked now and then; may be empty
     std::atomic<uint64_t>* unpacked = nullptr;  ///< counts bytes of the tar
 };
 
@@ -47,8 +47,8 @@ struct UnpackLimits {
 /// All directories on the way are opened with RESOLVE_IN_ROOT below `directory`, so that a link of
 /// the tar, absolute or not, leads to a place inside it. Device nodes are left out: no guest could
 /// use them, and the node's users must not find any. Of extended attributes, user.* and
-/// security.capability are kept, 64 KiB of them a file. EFBIG: more than the limits. What is left after
-/// an error is the caller's to remove.
+/// security.capability are kept, 64 KiB of them a file. EFBIG: more than the limits. What is left
+/// after an error is the caller's to remove.
 Result<UnpackedLayer> unpack_layer(BlobReader& reader, const std::string& directory,
                                    const UnpackLimits& limits = {});
 

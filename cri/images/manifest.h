@@ -35,8 +35,8 @@ struct Index {
 };
 
 /// OCI or Docker schema 2, one or a list. `media_type` may be empty: then the text itself must
-/// tell. EINVAL names the field; EOPNOTSUPP for Docker's schema 1, for layers that are not a tar, plain
-/// or packed with gzip or zstd, and for what is not an image at all.
+/// tell. EINVAL names the field; EOPNOTSUPP for Docker's schema 1, for layers that are not a tar,
+/// plain or packed with gzip or zstd, and for what is not an image at all.
 Result<std::variant<Manifest, Index>> parse_manifest(const std::string& text,
                                                      const std::string& media_type);
 

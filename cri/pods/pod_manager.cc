@@ -165,8 +165,7 @@ Status PodManager::create(Pod& pod) {
     fault_point("pod.before its network");
     TRY(networks_.set_up(record, config, record.network));
     metrics::sandbox_phase(
-        "network",
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+        "network", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     fault_point("pod.network made");
     TRY_HOST("database", store_.update(record));
     {

@@ -46,8 +46,8 @@ class PodManager {
     Status stop(const std::string& id);
     /// Stops it if need be and forgets it and its containers. A pod that is not there is a success.
     Status remove(const std::string& id);
-    /// UpdatePodSandboxResources: the limits of the pod as a whole, and what its guests are shown of
-    /// them. They are the cgroup's and the sandbox's to keep, not the database's.
+    /// UpdatePodSandboxResources: the limits of the pod as a whole, and what its guests are shown
+    /// of them. They are the cgroup's and the sandbox's to keep, not the database's.
     Status update(const std::string& id, const api::LinuxContainerResources& resources,
                   const api::LinuxContainerResources& overhead);
 

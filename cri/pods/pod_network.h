@@ -16,7 +16,6 @@ namespace moat::cri {
 
 namespace api = ::runtime::v1;
 
-
 /// Chooses and makes a pod's network: the node's own, CNI's, or the built-in one.
 class PodNetworks {
   public:

@@ -157,8 +157,7 @@ void PodManager::watch(const PodPtr& pod) {
                 if (!cancelled && !pod->runtime().sandbox_alive(pod->id)) {
                     return sandbox_died(*pod);
                 }
-                spdlog::warn("event stream: {}; opening it again",
-                             event.error().message());
+                spdlog::warn("event stream: {}; opening it again", event.error().message());
                 break;
             }
             if (event->kind == "exited" && event->exec_id.empty() && event->exit) {

@@ -124,9 +124,9 @@ Result<std::vector<api::Image>> ImageService::images(const api::ImageFilter& fil
     const auto pull_start = std::chrono::steady_clock::now();
     const auto id = node_.puller->pull(request->image().image(), *auth,
                                        [context] { return context->IsCancelled(); });
-    metrics::image_pulled(id.ok(), std::chrono::duration<double>(
-                                     std::chrono::steady_clock::now() - pull_start)
-                                     .count());
+    metrics::image_pulled(
+        id.ok(),
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - pull_start).count());
     if (!id.ok()) {
         return to_grpc(id.error());
     }
@@ -155,8 +155,7 @@ Result<std::vector<api::Image>> ImageService::images(const api::ImageFilter& fil
     images->mutable_used_bytes()->set_value(usage->bytes);
     images->mutable_inodes_used()->set_value(usage->inodes);
     auto* containers = response->add_container_filesystems();
-    containers->mutable_fs_id()->set_mountpoint(
-        node_.stats->containers_filesystem().mountpoint);
+    containers->mutable_fs_id()->set_mountpoint(node_.stats->containers_filesystem().mountpoint);
     const auto written = node_.stats->containers_usage();
     if (!written.ok()) {
         return to_grpc(written.error());
@@ -167,9 +166,9 @@ Result<std::vector<api::Image>> ImageService::images(const api::ImageFilter& fil
     return ::grpc::Status::OK;
 }
 
-::grpc::Status ImageService::StreamImages(
-    ::grpc::ServerContext*, const api::StreamImagesRequest* request,
-    ::grpc::ServerWriter<api::StreamImagesResponse>* writer) {
+::grpc::Status ImageService::StreamImages(::grpc::ServerContext*,
+                                          const api::StreamImagesRequest* request,
+                                          ::grpc::ServerWriter<api::StreamImagesResponse>* writer) {
     auto found = images(request->filter());
     if (!found.ok()) {
         return to_grpc(found.error());

@@ -5,8 +5,8 @@
 
 #include "cri/base/log.h"
 #include "cri/config/setting_table.h"
-#include "cri/pods/strays.h"
 #include "cri/handlers/handlers.h"
+#include "cri/pods/strays.h"
 #include "cri/server/convert.h"
 
 namespace moat::cri {
@@ -82,8 +82,8 @@ Result<std::unique_ptr<Node>> Node::open(const Settings& settings,
     }
     sweep_strays(settings, *node->pods, *node->containers, *node->handlers);
     TRY_STEP("networks of the last moatd", node->networks->recover(records));
-    node->streaming = std::make_unique<streaming::StreamingServer>(
-        node->settings, *node->containers, *node->pods);
+    node->streaming = std::make_unique<streaming::StreamingServer>(node->settings,
+                                                                   *node->containers, *node->pods);
     TRY(node->streaming->start());
     return node;
 }

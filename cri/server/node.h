@@ -28,7 +28,7 @@ struct Node {
     Settings current_settings();
 
     const Settings settings;  ///< the start's
-    FileLock instance;  ///< one moatd per root
+    FileLock instance;        ///< one moatd per root
     std::unique_ptr<Database> database;
     std::unique_ptr<Handlers> handlers;
     std::unique_ptr<ImageStore> images;

@@ -105,8 +105,8 @@ std::vector<api::PodSandbox> RuntimeService::pods(const api::PodSandboxFilter& f
 ::grpc::Status RuntimeService::UpdatePodSandboxResources(
     ::grpc::ServerContext*, const api::UpdatePodSandboxResourcesRequest* request,
     api::UpdatePodSandboxResourcesResponse*) {
-    return to_grpc(node_.pods->update(request->pod_sandbox_id(), request->resources(),
-                                      request->overhead()));
+    return to_grpc(
+        node_.pods->update(request->pod_sandbox_id(), request->resources(), request->overhead()));
 }
 
 }  // namespace moat::cri

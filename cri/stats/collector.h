@@ -11,7 +11,6 @@
 #include "cri/stats/cpu_rates.h"
 #include "cri/stats/figures.h"
 
-
 namespace moat::cri {
 
 class ContainerManager;

@@ -33,10 +33,10 @@ Status ContainerStore::insert(const ContainerRecord& c) {
     // What image_volumes.cc has resolved.
     for (const auto& mount : config.mounts()) {
         if (mount.has_image() && !mount.image().image_ref().empty()) {
-            TRY(transaction.run(
-                "INSERT OR IGNORE INTO container_volumes (container_id, chain_id)"
-                " SELECT ?, chain_id FROM images WHERE id=?",
-                c.id, mount.image().image_ref()));
+            TRY(
+                transaction.run("INSERT OR IGNORE INTO container_volumes (container_id, chain_id)"
+                                " SELECT ?, chain_id FROM images WHERE id=?",
+                                c.id, mount.image().image_ref()));
         }
     }
     return transaction.commit();

@@ -13,8 +13,8 @@ class SpdyConnection final : public Connection, private FrameSink {
   public:
     /// A browser behind `kubectl port-forward` opens dozens at once, each with an error stream.
     static constexpr size_t kMaxStreams = 1024;
-    /// A new stream; false refuses it. Nothing may be written to it yet: clients drop what comes before
-    /// the reply, which follows.
+    /// A new stream; false refuses it. Nothing may be written to it yet: clients drop what comes
+    /// before the reply, which follows.
     using NewStream = std::function<bool(const StreamPtr&)>;
 
     SpdyConnection(std::shared_ptr<Transport> transport, NewStream on_stream)

@@ -2,25 +2,26 @@
 
 // The protocol between a sentry and a gofer.
 //
-// A channel is a unix SOCK_SEQPACKET socket: one packet is one message, so a request costs each side
-// one sendmsg and one recvmsg. A channel carries one request at a time; a client that wants several
-// at once opens more channels (kOpenChannel), which share the nodes. We chose this over tags on one
-// socket because a waiting thread is then woken by its own answer and never has to pass on another's.
+// A channel is a unix SOCK_SEQPACKET socket: one packet is one message, so a request costs each
+// side one sendmsg and one recvmsg. A channel carries one request at a time; a client that wants
+// several at once opens more channels (kOpenChannel), which share the nodes. We chose this over
+// tags on one socket because a waiting thread is then woken by its own answer and never has to pass
+// on another's.
 //
 // A message is a Header, the operation's fixed struct, then its variable part. All integers are
-// little-endian; padding is zero. An answer with a non-zero Header::error has no body, except that a
-// failed kHello carries a text for people. Descriptors only travel from the gofer to the sentry, at
-// most one a message.
+// little-endian; padding is zero. An answer with a non-zero Header::error has no body, except that
+// a failed kHello carries a text for people. Descriptors only travel from the gofer to the sentry,
+// at most one a message.
 //
 // Nodes. A NodeId names a file by mount and name, as a dentry does. It is handed out by kHello (the
-// roots) and inside each NodeEntry. The same file name yields the same id for as long as anybody holds
-// it; each NodeEntry received is one hold, given back by kClose. A node follows renames made through
-// the gofer. If the name on the host has come to mean another file, operations on the node fail with
-// ESTALE and the client walks again.
+// roots) and inside each NodeEntry. The same file name yields the same id for as long as anybody
+// holds it; each NodeEntry received is one hold, given back by kClose. A node follows renames made
+// through the gofer. If the name on the host has come to mean another file, operations on the node
+// fail with ESTALE and the client walks again.
 //
 // Names are 1 to 255 bytes without '/' and NUL, and neither "." nor "..": anything else is EINVAL
-// (ENAMETOOLONG when too long). A path is such names joined by single slashes, without one at either
-// end. The gofer never follows a symlink.
+// (ENAMETOOLONG when too long). A path is such names joined by single slashes, without one at
+// either end. The gofer never follows a symlink.
 //
 // The sentry is not trusted by the gofer: what breaks the framing (a length that lies, an unknown
 // operation) ends the channel, everything else is answered with an errno.
@@ -43,18 +44,18 @@ inline constexpr size_t kMaxXattrValue = 60 << 10;
 inline constexpr size_t kMaxChannels = 16;
 
 enum class Op : uint16_t {
-    kHello = 1,     // the first request of a client: versions, mounts and their roots
-    kOpenChannel,   // another channel; its descriptor comes with the answer
-    kWalk,          // resolve a whole path below a node
-    kStat,          // attributes of a node
+    kHello = 1,    // the first request of a client: versions, mounts and their roots
+    kOpenChannel,  // another channel; its descriptor comes with the answer
+    kWalk,         // resolve a whole path below a node
+    kStat,         // attributes of a node
     kSetAttributes,
-    kOpen,          // donates a descriptor of a regular file
-    kCreate,        // makes and opens a regular file
+    kOpen,    // donates a descriptor of a regular file
+    kCreate,  // makes and opens a regular file
     kMkdir,
     kMknod,
     kSymlink,
     kLink,
-    kUnlink,        // unlink and rmdir
+    kUnlink,  // unlink and rmdir
     kRename,
     kReadLink,
     kReadDir,
@@ -64,8 +65,8 @@ enum class Op : uint16_t {
     kListXattr,
     kRemoveXattr,
     kFsync,
-    kConnect,       // donates a socket connected to a host's unix socket
-    kClose,         // gives holds back; has no answer
+    kConnect,  // donates a socket connected to a host's unix socket
+    kClose,    // gives holds back; has no answer
     kEnd,
 };
 
@@ -78,7 +79,8 @@ struct Header {
 };
 static_assert(sizeof(Header) == 16);
 
-/// Never 0 for a real node. The generation in the upper half catches ids used after they were closed.
+/// Never 0 for a real node. The generation in the upper half catches ids used after they were
+/// closed.
 using NodeId = uint64_t;
 
 struct Timestamp {
@@ -180,8 +182,8 @@ struct WalkReply {
     WalkStop stop{};
     uint32_t count = 0;
     int32_t error = 0;       // with kError
-    int32_t open_error = 0;  // complete, an open was asked for, and this errno came of it; EAGAIN: not
-                             // a regular file; 0: the descriptor comes along
+    int32_t open_error = 0;  // complete, an open was asked for, and this errno came of it; EAGAIN:
+                             // not a regular file; 0: the descriptor comes along
     uint32_t target_length = 0;
     uint32_t padding = 0;
 };
@@ -221,7 +223,8 @@ struct SetAttributesRequest {
 };
 static_assert(sizeof(SetAttributesRequest) == 64);
 
-/// Answer: Attributes and the descriptor. EISDIR, ENXIO (a kind of file that the mount does not donate).
+/// Answer: Attributes and the descriptor. EISDIR, ENXIO (a kind of file that the mount does not
+/// donate).
 struct OpenRequest {
     NodeId node = 0;
     uint32_t flags = 0;
@@ -275,14 +278,14 @@ static_assert(sizeof(CloseRequest) == 8);
 
 /// kCreate, kMkdir, kMknod, kSymlink; followed by the name, then (kSymlink) by the target. Always
 /// exclusive: EEXIST if the name is there. Answer: NodeEntry; kCreate: with the descriptor.
-/// The owner and the mode are set as given: the umask and the set-group-id rules of the parent are the
-/// client's business.
+/// The owner and the mode are set as given: the umask and the set-group-id rules of the parent are
+/// the client's business.
 struct MakeRequest {
     NodeId parent = 0;
-    uint32_t mode = 0;   // permission bits; kMknod: with the type
+    uint32_t mode = 0;  // permission bits; kMknod: with the type
     uint32_t uid = 0;
     uint32_t gid = 0;
-    uint32_t flags = 0;  // kCreate: as of an open
+    uint32_t flags = 0;       // kCreate: as of an open
     uint32_t rdev_major = 0;  // kMknod
     uint32_t rdev_minor = 0;
     uint32_t name_length = 0;
@@ -349,8 +352,8 @@ static_assert(sizeof(DirEntryHead) == 24);
 
 // ---------------------------------------------------------------- extended attributes
 
-/// kGetXattr (answer: the value), kListXattr (no name; answer: names, each with its NUL), kSetXattr,
-/// kRemoveXattr. Followed by the name, then (kSetXattr) by the value.
+/// kGetXattr (answer: the value), kListXattr (no name; answer: names, each with its NUL),
+/// kSetXattr, kRemoveXattr. Followed by the name, then (kSetXattr) by the value.
 struct XattrRequest {
     NodeId node = 0;
     uint32_t flags = 0;  // kSetXattr: XATTR_CREATE or XATTR_REPLACE

@@ -8,14 +8,15 @@ namespace moat::gofer {
 
 /// Decides whether to look for a message a little before sleeping for it.
 ///
-/// A request and its answer are two wake-ups of a peer on another CPU. On our machines, virtual ones,
-/// waking an idle CPU takes an interrupt, an exit and up to 30 us, while the work itself takes 3. So
-/// either side polls for a moment, as long as that pays: where the peers share a CPU, or it has other
-/// work, polls go unrewarded and are given up, but for a trial now and then. Not thread-safe.
+/// A request and its answer are two wake-ups of a peer on another CPU. On our machines, virtual
+/// ones, waking an idle CPU takes an interrupt, an exit and up to 30 us, while the work itself
+/// takes 3. So either side polls for a moment, as long as that pays: where the peers share a CPU,
+/// or it has other work, polls go unrewarded and are given up, but for a trial now and then. Not
+/// thread-safe.
 class Polling {
   public:
-    /// Calls `attempt` until it returns true, for kWindowNs at most. Whether it did; false at once where
-    /// polling has not paid lately.
+    /// Calls `attempt` until it returns true, for kWindowNs at most. Whether it did; false at once
+    /// where polling has not paid lately.
     template <typename F>
     bool poll(F&& attempt) {
         if (credit_ == 0 && ++skipped_ < trial_after_) {

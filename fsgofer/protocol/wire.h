@@ -13,12 +13,11 @@
 
 namespace moat::gofer {
 
-/// Takes a message apart. Reading past the end gives zeros and is remembered, so that a decoder reads
-/// all it expects and then asks finish() once. The bytes are borrowed.
+/// Takes a message apart. Reading past the end gives zeros and is remembered, so that a decoder
+/// reads all it expects and then asks finish() once. The bytes are borrowed.
 class Reader {
   public:
-    Reader(const void* data, size_t size)
-        : data_(static_cast<const char*>(data)), size_(size) {}
+    Reader(const void* data, size_t size) : data_(static_cast<const char*>(data)), size_(size) {}
 
     template <typename T>
     T take() {
@@ -128,9 +127,9 @@ class Writer {
     size_t size_ = 0;
 };
 
-/// Receives one packet into `buffer`; 0 at end of file. A descriptor that comes along goes to `fd`; with
-/// fd == nullptr none is taken in. Errors: those of recvmsg(2); EMSGSIZE for a longer packet; EPROTO for
-/// descriptors that were not expected or did not arrive. Retries on EINTR.
+/// Receives one packet into `buffer`; 0 at end of file. A descriptor that comes along goes to `fd`;
+/// with fd == nullptr none is taken in. Errors: those of recvmsg(2); EMSGSIZE for a longer packet;
+/// EPROTO for descriptors that were not expected or did not arrive. Retries on EINTR.
 Result<size_t> receive_packet(int socket, char* buffer, size_t size, ScopedFd* fd, int flags = 0);
 /// Sends one packet, with `fd` (borrowed) attached unless it is -1. Retries on EINTR.
 Status send_packet(int socket, const char* data, size_t size, int fd = -1);

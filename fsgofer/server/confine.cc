@@ -26,10 +26,9 @@ SetupResult<ScopedFd> clone_tree(const GoferMount& mount, const MountOptions& op
         return SetupError::from_errno(errno, "bind " + mount.source);
     }
     mount_attr attributes{};
-    attributes.attr_set = (options.read_only ? MOUNT_ATTR_RDONLY : 0) |
-                          (options.no_suid ? MOUNT_ATTR_NOSUID : 0) |
-                          (options.no_dev ? MOUNT_ATTR_NODEV : 0) |
-                          (options.no_exec ? MOUNT_ATTR_NOEXEC : 0);
+    attributes.attr_set =
+        (options.read_only ? MOUNT_ATTR_RDONLY : 0) | (options.no_suid ? MOUNT_ATTR_NOSUID : 0) |
+        (options.no_dev ? MOUNT_ATTR_NODEV : 0) | (options.no_exec ? MOUNT_ATTR_NOEXEC : 0);
     if (options.no_atime) {
         attributes.attr_clr = MOUNT_ATTR__ATIME;
         attributes.attr_set |= MOUNT_ATTR_NOATIME;
@@ -112,8 +111,9 @@ SetupResult<ConfinedRoot> enter_root(const GoferPlan& plan) {
         }
         // What a tree is mounted on: a directory on a directory, all else on a file.
         const std::string name = std::to_string(i);
-        const int made = S_ISDIR(s.st_mode) ? ::mkdirat(tree.get(), name.c_str(), 0555)
-                                            : ::mknodat(tree.get(), name.c_str(), S_IFREG | 0444, 0);
+        const int made = S_ISDIR(s.st_mode)
+                             ? ::mkdirat(tree.get(), name.c_str(), 0555)
+                             : ::mknodat(tree.get(), name.c_str(), S_IFREG | 0444, 0);
         if (made != 0) {
             return SetupError::from_errno(errno, "make a place for " + mount.source);
         }
@@ -181,7 +181,8 @@ SetupResult<> drop_privileges() {
 }
 
 size_t claim_descriptors() {
-    // The more are kept the fewer are opened again, but each pins a dentry and an inode of the host.
+    // The more are kept the fewer are opened again, but each pins a dentry and an inode of the
+    // host.
     constexpr rlim_t kWanted = 2048;
     constexpr rlim_t kOthers = 64;
     rlimit limit{};
@@ -190,9 +191,8 @@ size_t claim_descriptors() {
     }
     limit.rlim_cur = limit.rlim_max;
     (void)::setrlimit(RLIMIT_NOFILE, &limit);
-    return static_cast<size_t>(std::min(kWanted, limit.rlim_max > 2 * kOthers
-                                                     ? limit.rlim_max - kOthers
-                                                     : limit.rlim_max / 2));
+    return static_cast<size_t>(std::min(
+        kWanted, limit.rlim_max > 2 * kOthers ? limit.rlim_max - kOthers : limit.rlim_max / 2));
 }
 
 }  // namespace moat::gofer

@@ -14,19 +14,20 @@ struct ConfinedRoot {
     std::vector<ServedMount> mounts;
 };
 
-/// Makes the mounts and pivots into the new root; the host's files are out of reach afterwards. Needs
-/// CAP_SYS_ADMIN and a mount namespace of our own.
+/// Makes the mounts and pivots into the new root; the host's files are out of reach afterwards.
+/// Needs CAP_SYS_ADMIN and a mount namespace of our own.
 SetupResult<ConfinedRoot> enter_root(const GoferPlan& plan);
 
 /// Keeps the capabilities that file operations need, and gives up all others for good: bounding and
-/// ambient sets, supplementary groups, new privileges by exec. The mount namespace is settled by now,
-/// so not even CAP_SYS_CHROOT stays.
+/// ambient sets, supplementary groups, new privileges by exec. The mount namespace is settled by
+/// now, so not even CAP_SYS_CHROOT stays.
 SetupResult<> drop_privileges();
 
 /// Kills the process at the first system call that is not on the list (filter.cc).
 SetupResult<> install_filter();
 
-/// Raises the soft limit of descriptors to the hard one; how many O_PATH descriptors may be kept open.
+/// Raises the soft limit of descriptors to the hard one; how many O_PATH descriptors may be kept
+/// open.
 size_t claim_descriptors();
 
 }  // namespace moat::gofer

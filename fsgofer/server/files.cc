@@ -32,8 +32,8 @@ Status check_open_flags(uint32_t flags) {
 
 Result<ScopedFd> Server::open_node(Index node, uint64_t flags, Attributes* attributes) {
     const auto place = TRY(nodes_.place(node));
-    // O_NONBLOCK: should a fifo or a device have taken the name's place, nobody waits for it. O_NOFOLLOW
-    // is implied, O_NOCTTY would matter for a terminal.
+    // O_NONBLOCK: should a fifo or a device have taken the name's place, nobody waits for it.
+    // O_NOFOLLOW is implied, O_NOCTTY would matter for a terminal.
     auto fd = open_beneath(place.directory, place.name, flags | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
     if (!fd.ok()) {
         const int error = fd.error().value();
@@ -241,14 +241,16 @@ Status Server::connect(Reader& in, ScopedFd& donated) {
     if ((mount_of(node).mount.flags & kMountConnect) == 0) {
         return Errno(EPERM);
     }
-    if (request.type != SOCK_STREAM && request.type != SOCK_DGRAM && request.type != SOCK_SEQPACKET) {
+    if (request.type != SOCK_STREAM && request.type != SOCK_DGRAM &&
+        request.type != SOCK_SEQPACKET) {
         return Errno(EINVAL);
     }
     if (!S_ISSOCK(nodes_.mode_of(node))) {
         return Errno(ECONNREFUSED);
     }
-    // connect(2) only takes a path, and follows a symlink that might just have replaced the socket: that
-    // would lead to another socket of this container's mounts, as nothing else can be named from here.
+    // connect(2) only takes a path, and follows a symlink that might just have replaced the socket:
+    // that would lead to another socket of this container's mounts, as nothing else can be named
+    // from here.
     const char* name = TRY(enter_place(node));
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
@@ -258,8 +260,10 @@ Status Server::connect(Reader& in, ScopedFd& donated) {
     }
     ScopedFd socket(TRY(host_result(
         ::socket(AF_UNIX, static_cast<int>(request.type) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0))));
-    // Not blocking: a full backlog is EAGAIN for the guest, not a stop of all its file system calls.
-    TRY(host_result(::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address)));
+    // Not blocking: a full backlog is EAGAIN for the guest, not a stop of all its file system
+    // calls.
+    TRY(host_result(
+        ::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address)));
     donated = std::move(socket);
     return {};
 }

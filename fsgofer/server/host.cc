@@ -22,8 +22,8 @@ Result<ScopedFd> open_beneath(int directory, const char* path, uint64_t flags, u
     how.flags = flags | O_CLOEXEC;
     how.mode = mode;
     how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-    // EAGAIN: something was renamed in the middle of a lookup that had to know ("..", which we never
-    // send); EINTR: a slow file system.
+    // EAGAIN: something was renamed in the middle of a lookup that had to know ("..", which we
+    // never send); EINTR: a slow file system.
     for (int attempt = 0;; attempt++) {
         const long fd = ::syscall(SYS_openat2, directory, path, &how, sizeof how);
         if (fd >= 0) {

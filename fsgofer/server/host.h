@@ -10,8 +10,9 @@
 
 namespace moat::gofer {
 
-/// Opens `path` below `directory` by openat2(2): no symlink in it is followed (with O_PATH|O_NOFOLLOW a
-/// last one is opened as itself, otherwise ELOOP), no "..", no magic link. O_CLOEXEC is added.
+/// Opens `path` below `directory` by openat2(2): no symlink in it is followed (with
+/// O_PATH|O_NOFOLLOW a last one is opened as itself, otherwise ELOOP), no "..", no magic link.
+/// O_CLOEXEC is added.
 Result<ScopedFd> open_beneath(int directory, const char* path, uint64_t flags, uint32_t mode = 0);
 
 /// statx(2) of `name` in `directory` without following it; "" is `directory` itself.

@@ -147,8 +147,8 @@ Status Server::unlink(Reader& in) {
         // current one, a file that is open.
         (void)nodes_.descriptor(node).ok();
     }
-    TRY(host_result(::unlinkat(gone.directory, gone.name.c_str(),
-                               request.directory != 0 ? AT_REMOVEDIR : 0)));
+    TRY(host_result(
+        ::unlinkat(gone.directory, gone.name.c_str(), request.directory != 0 ? AT_REMOVEDIR : 0)));
     nodes_.unlinked(gone.parent, name);
     return {};
 }

@@ -14,12 +14,13 @@ namespace moat::gofer {
 
 /// The files that the sentry holds: a tree of names with one node each.
 ///
-/// A node is a name below its parent node plus the identity (device, inode number) of the file that was
-/// found there. It does *not* own a descriptor for good: RLIMIT_NOFILE may be 20000, and a guest's find
-/// sees more files than that. The table keeps O_PATH descriptors of the nodes used last and opens others
-/// again, below the nearest ancestor that has one, when they are needed. If another file answers to the
-/// name by then (somebody changed a shared mount on the host), the identity differs and the node is
-/// stale. A node whose descriptor is still open outlives that and even its unlinking.
+/// A node is a name below its parent node plus the identity (device, inode number) of the file that
+/// was found there. It does *not* own a descriptor for good: RLIMIT_NOFILE may be 20000, and a
+/// guest's find sees more files than that. The table keeps O_PATH descriptors of the nodes used
+/// last and opens others again, below the nearest ancestor that has one, when they are needed. If
+/// another file answers to the name by then (somebody changed a shared mount on the host), the
+/// identity differs and the node is stale. A node whose descriptor is still open outlives that and
+/// even its unlinking.
 ///
 /// A node lives while the sentry holds it or it has children. Single-threaded.
 class NodeTable {
@@ -34,8 +35,8 @@ class NodeTable {
     /// Keeps at most `descriptors` (at least kMinDescriptors) open besides the roots'.
     explicit NodeTable(size_t descriptors);
 
-    /// A root, held for ever: entry `name` of `directory` (borrowed; outlives the table). Errors: those
-    /// of opening it.
+    /// A root, held for ever: entry `name` of `directory` (borrowed; outlives the table). Errors:
+    /// those of opening it.
     Result<Index> add_root(uint32_t mount, int directory, std::string name);
 
     /// EBADF for an id that is not held.
@@ -45,8 +46,8 @@ class NodeTable {
     /// Its type and permissions when they were last seen; only the type stays true.
     uint32_t mode_of(Index index) const { return nodes_[index].mode; }
 
-    /// The O_PATH descriptor of a node, borrowed until kMinDescriptors - 1 others have been asked for.
-    /// ESTALE: the name means another file now, or none.
+    /// The O_PATH descriptor of a node, borrowed until kMinDescriptors - 1 others have been asked
+    /// for. ESTALE: the name means another file now, or none.
     Result<int> descriptor(Index index);
     /// Whether descriptor() costs no host call.
     bool has_descriptor(Index index) const { return nodes_[index].fd.valid(); }
@@ -58,8 +59,8 @@ class NodeTable {
     };
     Result<Place> place(Index index);
 
-    /// The node for a name that was just seen with these attributes: the one that is known, or a new one.
-    /// A known one with another identity becomes unlinked. ENFILE.
+    /// The node for a name that was just seen with these attributes: the one that is known, or a
+    /// new one. A known one with another identity becomes unlinked. ENFILE.
     Result<Index> see(Index parent, std::string_view name, const Attributes& attributes);
     /// kNone if nobody holds it.
     Index lookup(Index parent, std::string_view name) const;
@@ -75,7 +76,8 @@ class NodeTable {
     /// The name has moved; what was there before is unlinked.
     void renamed(Index old_parent, std::string_view old_name, Index new_parent,
                  std::string_view new_name);
-    void exchanged(Index a_parent, std::string_view a_name, Index b_parent, std::string_view b_name);
+    void exchanged(Index a_parent, std::string_view a_name, Index b_parent,
+                   std::string_view b_name);
 
     size_t size() const { return live_; }
     size_t open_descriptors() const { return open_; }
@@ -92,12 +94,12 @@ class NodeTable {
         uint32_t mode = 0;
         uint32_t children = 0;
         Index parent = kNone;
-        Index chain = kNone;     // next in the same hash bucket; next free node
-        Index newer = kNone;     // neighbours in the list of open descriptors
+        Index chain = kNone;  // next in the same hash bucket; next free node
+        Index newer = kNone;  // neighbours in the list of open descriptors
         Index older = kNone;
         ScopedFd fd;
         bool live = false;
-        bool linked = false;     // reachable by its name, and so in the index
+        bool linked = false;  // reachable by its name, and so in the index
         bool root = false;
     };
 

@@ -37,7 +37,8 @@ Status Server::read_dir(Reader& in, Writer& out) {
     }
 
     // Reading on where the last request ended must cost no open: a few directories stay open until
-    // their end was reached. Any other place is found by seeking, the cookies are the host's offsets.
+    // their end was reached. Any other place is found by seeking, the cookies are the host's
+    // offsets.
     OpenDirectory* directory = &directories_[0];
     for (OpenDirectory& d : directories_) {
         if (d.node == request.node) {
@@ -63,17 +64,16 @@ Status Server::read_dir(Reader& in, Writer& out) {
     directory->cookie = UINT64_MAX;  // unknown, should an error come between
 
     const bool want_attributes = request.want_attributes != 0;
-    const size_t limit =
-        request.max_bytes == 0
-            ? kMaxMessage
-            : std::clamp(static_cast<size_t>(request.max_bytes), kSmallestAnswer, kMaxMessage);
+    const size_t limit = request.max_bytes == 0 ? kMaxMessage
+                                                : std::clamp(static_cast<size_t>(request.max_bytes),
+                                                             kSmallestAnswer, kMaxMessage);
     ReadDirReply reply;
     const size_t at = out.reserve<ReadDirReply>();
     uint64_t cookie = request.cookie;
     alignas(RawEntry) char raw[16 << 10];
     while (true) {
-        // So much is asked for that everything will fit. The host's entries take 24 bytes at least and
-        // ours at most 8 (with attributes 136) more than the host's.
+        // So much is asked for that everything will fit. The host's entries take 24 bytes at least
+        // and ours at most 8 (with attributes 136) more than the host's.
         const size_t room = limit - std::min(limit, out.size());
         const size_t ask = std::min(sizeof raw, want_attributes ? room / 7 : room / 4 * 3);
         if (ask < 280) {

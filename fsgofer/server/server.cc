@@ -17,8 +17,8 @@ Server::~Server() = default;
 Status Server::add_mount(const ServedMount& mount) {
     MountState state;
     state.mount = mount;
-    state.root = TRY(
-        nodes_.add_root(static_cast<uint32_t>(mounts_.size()), mount.directory, mount.name));
+    state.root =
+        TRY(nodes_.add_root(static_cast<uint32_t>(mounts_.size()), mount.directory, mount.name));
     struct statfs s;
     if (::fstatfs(TRY(nodes_.descriptor(state.root)), &s) != 0) {
         return Errno(errno);
@@ -59,8 +59,8 @@ Status Server::serve(ScopedFd channel) {
                 return Errno(errno);
             }
             for (int i = 0; i < ready; i++) {
-                // Not blocking: a channel closed earlier in this round may have left its number to a
-                // new, silent one.
+                // Not blocking: a channel closed earlier in this round may have left its number to
+                // a new, silent one.
                 serve_one(events[i].data.fd, MSG_DONTWAIT);
             }
         }
@@ -79,10 +79,10 @@ bool Server::serve_one(int channel, int flags) {
     bool alive = false;
     if (received.ok() && received.value() > 0) {
         const auto answer = handle(request_.get(), received.value());
-        alive = answer.ok() && (answer->packet.empty() ||
-                                send_packet(channel, answer->packet.data(), answer->packet.size(),
-                                            answer->fd.get())
-                                    .ok());
+        alive = answer.ok() &&
+                (answer->packet.empty() || send_packet(channel, answer->packet.data(),
+                                                       answer->packet.size(), answer->fd.get())
+                                               .ok());
     }
     if (!alive) {
         // Closing takes it out of the epoll set.

@@ -13,8 +13,8 @@
 
 namespace moat::gofer {
 
-/// A tree to serve: entry `name` of `directory`. That way a mount of a single file can be opened again
-/// like any other.
+/// A tree to serve: entry `name` of `directory`. That way a mount of a single file can be opened
+/// again like any other.
 struct ServedMount {
     int directory = -1;  ///< borrowed; outlives the server
     std::string name;
@@ -25,9 +25,9 @@ struct ServedMount {
 /// Serves one sentry, in one thread: requests are short, and a single thread that is already awake
 /// answers a burst from several channels sooner than a thread for each that has to be woken.
 ///
-/// Nothing that comes in is trusted. A request names nodes and single names only; it can reach no file
-/// outside the mounts, change none on a read-only one, and get no descriptor but those of regular files
-/// (unless the mount allows more).
+/// Nothing that comes in is trusted. A request names nodes and single names only; it can reach no
+/// file outside the mounts, change none on a read-only one, and get no descriptor but those of
+/// regular files (unless the mount allows more).
 class Server {
   public:
     /// `max_descriptors`: how many O_PATH descriptors may stay open (see NodeTable).
@@ -94,7 +94,8 @@ class Server {
     Status set_xattr(Reader& in);
     Status remove_xattr(Reader& in);
     // server.cc
-    /// Takes one message from a channel and answers it, or drops the channel. False: none was there.
+    /// Takes one message from a channel and answers it, or drops the channel. False: none was
+    /// there.
     bool serve_one(int channel, int flags);
     Status open_channel(ScopedFd& donated);
     Status close_nodes(Reader& in);
@@ -102,8 +103,8 @@ class Server {
     const MountState& mount_of(Index node) const { return mounts_[nodes_.mount_of(node)]; }
     /// EROFS on a read-only mount.
     Status check_writable(Index node) const;
-    /// The directory to make, remove or rename a name in, and checks of the name: EROFS after ENOTDIR
-    /// and the name's own errors.
+    /// The directory to make, remove or rename a name in, and checks of the name: EROFS after
+    /// ENOTDIR and the name's own errors.
     struct Target {
         Index parent;
         int directory;

@@ -1,6 +1,6 @@
 // Extended attributes. The calls that take a descriptor refuse O_PATH ones, and opening a file for
-// use is impossible for symlinks and unwelcome for fifos and devices. So we go to the directory and use
-// the calls that take a name and do not follow it.
+// use is impossible for symlinks and unwelcome for fifos and devices. So we go to the directory and
+// use the calls that take a name and do not follow it.
 
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -24,8 +24,8 @@ Status check_xattr_name(const std::string& name) {
 
 Result<const char*> Server::enter_place(Index node) {
     const auto place = TRY(nodes_.place(node));
-    // The name must still mean this node's file; should it be replaced right now, the other file is one
-    // that the sentry may reach as well.
+    // The name must still mean this node's file; should it be replaced right now, the other file is
+    // one that the sentry may reach as well.
     if (!nodes_.same_file(node, TRY(attributes_of(place.directory, place.name)))) {
         return Errno(ESTALE);
     }

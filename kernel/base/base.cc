@@ -69,13 +69,13 @@ void assert_no_locks_held([[maybe_unused]] const char* where) {
 
 const char* lock_rank_name(LockRank rank) {
     static const char* const kNames[] = {
-        "control",        "container",     "mount table",   "rename",         "inode directory",
-        "inode data",     "file position", "file system",   "dentry tree",    "inode attributes",
-        "epoll topology", "epoll",         "socket table",  "socket",         "ipc",
-        "fifo table",     "pipe",          "event file",    "tty",            "task table",
-        "signal",         "fs context",    "fd table",      "file locks",     "address space",
-        "futex bucket",   "process timers", "timer",        "task",           "host poller",
-        "wait queue",     "platform",      "listener",      "counters",       "log",
+        "control",        "container",      "mount table",  "rename",      "inode directory",
+        "inode data",     "file position",  "file system",  "dentry tree", "inode attributes",
+        "epoll topology", "epoll",          "socket table", "socket",      "ipc",
+        "fifo table",     "pipe",           "event file",   "tty",         "task table",
+        "signal",         "fs context",     "fd table",     "file locks",  "address space",
+        "futex bucket",   "process timers", "timer",        "task",        "host poller",
+        "wait queue",     "platform",       "listener",     "counters",    "log",
     };
     static_assert(sizeof kNames / sizeof *kNames == static_cast<size_t>(LockRank::kCount));
     return kNames[static_cast<size_t>(rank)];

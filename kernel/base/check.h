@@ -9,8 +9,8 @@ namespace moat {
 
 /// For our own invariants; stays on in release. Input from a guest, a peer or a file is never
 /// CHECKed: it gets an error.
-#define CHECK(condition)                                              \
-    do {                                                              \
-        if (!(condition)) [[unlikely]]                                \
-            ::moat::check_failed(#condition, __FILE__, __LINE__);     \
+#define CHECK(condition)                                          \
+    do {                                                          \
+        if (!(condition)) [[unlikely]]                            \
+            ::moat::check_failed(#condition, __FILE__, __LINE__); \
     } while (0)

@@ -34,10 +34,11 @@ void log_write(LogLevel level, const char* module, const char* format, ...) {
     clock_gettime(CLOCK_REALTIME, &now);
     tm utc;
     gmtime_r(&now.tv_sec, &utc);
-    int n = snprintf(line, sizeof line, "%04d-%02d-%02dT%02d:%02d:%02d.%06ldZ %c %s[%d] %s: ",
-                     utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min,
-                     utc.tm_sec, now.tv_nsec / 1000, kLetters[static_cast<int>(level)], log_program,
-                     getpid(), module);
+    int n = snprintf(line, sizeof line,
+                     "%04d-%02d-%02dT%02d:%02d:%02d.%06ldZ %c %s[%d] %s: ", utc.tm_year + 1900,
+                     utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
+                     now.tv_nsec / 1000, kLetters[static_cast<int>(level)], log_program, getpid(),
+                     module);
     va_list args;
     va_start(args, format);
     n += vsnprintf(line + n, sizeof line - n - 1, format, args);

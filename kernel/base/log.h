@@ -16,15 +16,15 @@ void log_write(LogLevel level, const char* module, const char* format, ...)
 }  // namespace moat
 
 /// LOG(kInfo, "task", "container %s: init is %d", id, pid). The module is the folder below kernel/.
-#define LOG(level, module, ...)                                                 \
-    do {                                                                        \
-        if (::moat::log_enabled(::moat::LogLevel::level))                       \
-            ::moat::log_write(::moat::LogLevel::level, module, __VA_ARGS__);    \
+#define LOG(level, module, ...)                                              \
+    do {                                                                     \
+        if (::moat::log_enabled(::moat::LogLevel::level))                    \
+            ::moat::log_write(::moat::LogLevel::level, module, __VA_ARGS__); \
     } while (0)
 /// Once per place: for anything a guest can trigger at will.
-#define LOG_ONCE(level, module, ...)                                            \
-    do {                                                                        \
-        static std::atomic<bool> logged_{false};                                \
-        if (!logged_.exchange(true, std::memory_order_relaxed))                 \
-            LOG(level, module, __VA_ARGS__);                                    \
+#define LOG_ONCE(level, module, ...)                            \
+    do {                                                        \
+        static std::atomic<bool> logged_{false};                \
+        if (!logged_.exchange(true, std::memory_order_relaxed)) \
+            LOG(level, module, __VA_ARGS__);                    \
     } while (0)

@@ -60,11 +60,10 @@ class RefPtr {
     RefPtr(const RefPtr& other) : RefPtr(other.p_) {}
     RefPtr(RefPtr&& other) noexcept : p_(std::exchange(other.p_, nullptr)) {}
     template <typename U>
-        requires std::is_convertible_v<U*, T*>
-    RefPtr(const RefPtr<U>& other) : RefPtr(other.get()) {}
+    requires std::is_convertible_v<U*, T*> RefPtr(const RefPtr<U>& other) : RefPtr(other.get()) {}
     template <typename U>
-        requires std::is_convertible_v<U*, T*>
-    RefPtr(RefPtr<U>&& other) noexcept : p_(other.leak()) {}
+    requires std::is_convertible_v<U*, T*> RefPtr(RefPtr<U>&& other)
+    noexcept : p_(other.leak()) {}
     ~RefPtr() { reset(); }
     RefPtr& operator=(RefPtr other) noexcept {
         std::swap(p_, other.p_);

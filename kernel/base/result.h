@@ -8,7 +8,8 @@
 namespace moat {
 
 /// A Linux errno, never 0. Values below 512 reach the guest as they are; those from 512 on are
-/// internal to the kernel and die in the syscall exit path (include/linux/errno.h has the same split).
+/// internal to the kernel and die in the syscall exit path (include/linux/errno.h has the same
+/// split).
 class [[nodiscard]] Errno {
   public:
     explicit constexpr Errno(int value) : value_(value) {}
@@ -31,8 +32,8 @@ inline constexpr Errno kRestartNoHand{514};
 inline constexpr Errno kBlocked{600};
 /// Not an error: let the host kernel execute this very call (scalar arguments, range-checked).
 inline constexpr Errno kContinueOnHost{601};
-/// Not an error: the handler needs the caller's full registers or injected calls. The platform brings
-/// the thread into the stub and the handler is called again with `task.in_stub()` true.
+/// Not an error: the handler needs the caller's full registers or injected calls. The platform
+/// brings the thread into the stub and the handler is called again with `task.in_stub()` true.
 inline constexpr Errno kNeedStub{602};
 /// Not an error: the task has ended, or its registers are already what they have to be.
 inline constexpr Errno kNoReturn{603};
@@ -45,9 +46,9 @@ class [[nodiscard]] Result {
     using error_type = E;
 
     template <typename U = T>
-        requires(std::is_convertible_v<U &&, T> && !std::is_same_v<std::decay_t<U>, Result> &&
-                 !std::is_same_v<std::decay_t<U>, E>)
-    constexpr Result(U&& value) : v_(std::in_place_index<0>, std::forward<U>(value)) {}
+    requires(std::is_convertible_v<U&&, T> && !std::is_same_v<std::decay_t<U>, Result> &&
+             !std::is_same_v<std::decay_t<U>, E>) constexpr Result(U&& value)
+        : v_(std::in_place_index<0>, std::forward<U>(value)) {}
     constexpr Result(E error) : v_(std::in_place_index<1>, std::move(error)) {}
 
     constexpr bool ok() const { return v_.index() == 0; }
@@ -89,12 +90,12 @@ using Status = Result<void>;
 
 #define TRY_CAT_(a, b) a##b
 #define TRY_CAT(a, b) TRY_CAT_(a, b)
-#define TRY_IMPL(r, ...)              \
-    ({                                \
-        auto r = (__VA_ARGS__);       \
-        if (!r.ok()) [[unlikely]]     \
-            return r.error();         \
-        std::move(r).value();         \
+#define TRY_IMPL(r, ...)          \
+    ({                            \
+        auto r = (__VA_ARGS__);   \
+        if (!r.ok()) [[unlikely]] \
+            return r.error();     \
+        std::move(r).value();     \
     })
 /// The value of a Result, or return its error from the enclosing function.
 #define TRY(...) TRY_IMPL(TRY_CAT(try_result_, __COUNTER__), __VA_ARGS__)

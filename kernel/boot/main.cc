@@ -1,6 +1,7 @@
-// moat-sentry --control-fd N: the guest kernel of one pod. The runtime has started it as the init of a
-// host pid namespace, in an empty root, without capabilities; it confines itself further before the
-// first guest instruction. When it dies, for whatever reason, the host kernel ends every guest process.
+// moat-sentry --control-fd N: the guest kernel of one pod. The runtime has started it as the init
+// of a host pid namespace, in an empty root, without capabilities; it confines itself further
+// before the first guest instruction. When it dies, for whatever reason, the host kernel ends every
+// guest process.
 
 #include <signal.h>
 #include <stdio.h>
@@ -32,7 +33,8 @@ LogLevel level_named(const std::string& name) {
         return LogLevel::kDebug;
     }
     return name == "warning" ? LogLevel::kWarning
-                             : name == "error" ? LogLevel::kError : LogLevel::kInfo;
+           : name == "error" ? LogLevel::kError
+                             : LogLevel::kInfo;
 }
 
 kernel::Outcome<> boot(const kernel::BootRequest& request) {
@@ -70,7 +72,8 @@ int main(int argc, char** argv) {
     log_configure(STDERR_FILENO, LogLevel::kInfo, "moat-sentry");
     signal(SIGPIPE, SIG_IGN);
 
-    // Privileges go before the zygote is made, the filter comes after: guest processes inherit both.
+    // Privileges go before the zygote is made, the filter comes after: guest processes inherit
+    // both.
     if (const auto dropped = kernel::drop_privileges(); !dropped.ok()) {
         LOG(kError, "boot", "drop privileges: %s", strerror(dropped.error().value()));
         return 1;
@@ -87,9 +90,9 @@ int main(int argc, char** argv) {
     kernel::set_strace(request->plan.strace);
     const kernel::Outcome<> outcome =
         platform.ok() ? boot(*request)
-                      : kernel::Outcome<>(kernel::Failure{
-                            platform.error().value(), std::string("start the platform: ") +
-                                                          strerror(platform.error().value())});
+                      : kernel::Outcome<>(kernel::Failure{platform.error().value(),
+                                                          std::string("start the platform: ") +
+                                                              strerror(platform.error().value())});
     kernel::answer_boot(*request, outcome);
     if (!outcome.ok()) {
         LOG(kError, "boot", "%s", outcome.error().message.c_str());

@@ -47,8 +47,8 @@ Outcome<RefPtr<Tty>> allocate_terminal(Container& container, uint32_t uid, uint3
             auto& devpts = static_cast<DevptsFileSystem&>(mount->file_system());
             auto tty = devpts.allocate(uid, gid);
             if (!tty.ok()) {
-                return Failure{tty.error().value(),
-                               std::string("allocate a terminal: ") + strerror(tty.error().value())};
+                return Failure{tty.error().value(), std::string("allocate a terminal: ") +
+                                                        strerror(tty.error().value())};
             }
             return std::move(tty).value();
         }

@@ -23,15 +23,15 @@ namespace {
 constexpr size_t kMostText = 4 << 20;
 
 /// Tables of the network namespace that hold nothing of the sentry's or the machine's, and how many
-/// lines of headings they begin with (the guest's /proc has its own). Not "unix" and "netlink": those
-/// sockets are the sandbox's, not the host's.
+/// lines of headings they begin with (the guest's /proc has its own). Not "unix" and "netlink":
+/// those sockets are the sandbox's, not the host's.
 constexpr struct {
     const char* name;
     int headings;
 } kTables[] = {
-    {"tcp", 1},  {"tcp6", 1},     {"udp", 1},        {"udp6", 1}, {"raw", 1},     {"dev", 2},
-    {"route", 1}, {"if_inet6", 0}, {"ipv6_route", 0}, {"arp", 1},  {"sockstat", 1}, {"sockstat6", 0},
-    {"snmp", 0}, {"netstat", 0},
+    {"tcp", 1},      {"tcp6", 1},      {"udp", 1},      {"udp6", 1},       {"raw", 1},
+    {"dev", 2},      {"route", 1},     {"if_inet6", 0}, {"ipv6_route", 0}, {"arp", 1},
+    {"sockstat", 1}, {"sockstat6", 0}, {"snmp", 0},     {"netstat", 0},
 };
 
 /// Empty where the host does not have it (IPv6 off).
@@ -96,10 +96,9 @@ std::vector<NetworkInterface> list_interfaces() {
 
 void set_up_network_view() {
     for (const auto& table : kTables) {
-        set_proc_net_source(table.name, [path = std::string("/proc/self/net/") + table.name,
-                                         headings = table.headings] {
-            return read_table(path, headings);
-        });
+        set_proc_net_source(table.name,
+                            [path = std::string("/proc/self/net/") + table.name,
+                             headings = table.headings] { return read_table(path, headings); });
     }
     set_sysfs_interfaces(list_interfaces());
 }

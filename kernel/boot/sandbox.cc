@@ -41,12 +41,12 @@ Failure failure(const Errno& error, const std::string& step) {
     return {error.value(), step + ": " + strerror(error.value())};
 }
 
-#define TRY_STEP(step, ...)                               \
-    ({                                                    \
-        auto step_result = (__VA_ARGS__);                 \
-        if (!step_result.ok()) [[unlikely]]               \
-            return failure(step_result.error(), step);    \
-        std::move(step_result).value();                   \
+#define TRY_STEP(step, ...)                            \
+    ({                                                 \
+        auto step_result = (__VA_ARGS__);              \
+        if (!step_result.ok()) [[unlikely]]            \
+            return failure(step_result.error(), step); \
+        std::move(step_result).value();                \
     })
 
 RefPtr<Credentials> credentials_of(const control::ContainerPlan& container,
@@ -73,21 +73,20 @@ Result<RefPtr<SeccompFilter>> load_profile(const control::ContainerPlan& plan) {
         program.push_back({static_cast<uint16_t>(packed >> 48), static_cast<uint8_t>(packed >> 40),
                            static_cast<uint8_t>(packed >> 32), static_cast<uint32_t>(packed)});
     }
-    return SeccompFilter::create(program, nullptr,
-                                 plan.seccomp_log ? SeccompFilter::Log::kYes
-                                                  : SeccompFilter::Log::kNo);
+    return SeccompFilter::create(
+        program, nullptr, plan.seccomp_log ? SeccompFilter::Log::kYes : SeccompFilter::Log::kNo);
 }
 
 int resource_number(const std::string& name) {
     static const std::pair<const char*, int> kNames[] = {
-        {"RLIMIT_CPU", RLIMIT_CPU},         {"RLIMIT_FSIZE", RLIMIT_FSIZE},
-        {"RLIMIT_DATA", RLIMIT_DATA},       {"RLIMIT_STACK", RLIMIT_STACK},
-        {"RLIMIT_CORE", RLIMIT_CORE},       {"RLIMIT_RSS", RLIMIT_RSS},
-        {"RLIMIT_NPROC", RLIMIT_NPROC},     {"RLIMIT_NOFILE", RLIMIT_NOFILE},
-        {"RLIMIT_MEMLOCK", RLIMIT_MEMLOCK}, {"RLIMIT_AS", RLIMIT_AS},
-        {"RLIMIT_LOCKS", RLIMIT_LOCKS},     {"RLIMIT_SIGPENDING", RLIMIT_SIGPENDING},
+        {"RLIMIT_CPU", RLIMIT_CPU},           {"RLIMIT_FSIZE", RLIMIT_FSIZE},
+        {"RLIMIT_DATA", RLIMIT_DATA},         {"RLIMIT_STACK", RLIMIT_STACK},
+        {"RLIMIT_CORE", RLIMIT_CORE},         {"RLIMIT_RSS", RLIMIT_RSS},
+        {"RLIMIT_NPROC", RLIMIT_NPROC},       {"RLIMIT_NOFILE", RLIMIT_NOFILE},
+        {"RLIMIT_MEMLOCK", RLIMIT_MEMLOCK},   {"RLIMIT_AS", RLIMIT_AS},
+        {"RLIMIT_LOCKS", RLIMIT_LOCKS},       {"RLIMIT_SIGPENDING", RLIMIT_SIGPENDING},
         {"RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE}, {"RLIMIT_NICE", RLIMIT_NICE},
-        {"RLIMIT_RTPRIO", RLIMIT_RTPRIO},   {"RLIMIT_RTTIME", RLIMIT_RTTIME}};
+        {"RLIMIT_RTPRIO", RLIMIT_RTPRIO},     {"RLIMIT_RTTIME", RLIMIT_RTTIME}};
     for (const auto& [known, number] : kNames) {
         if (name == known) {
             return number;
@@ -183,8 +182,8 @@ Outcome<RefPtr<PidNamespace>> Sandbox::choose_pids(const control::ContainerPlan&
             const std::lock_guard lock(mu_);
             const Entry* target = TRY(find_locked(plan.pid_target));
             if (target->state != control::ContainerState::kRunning) {
-                return failure(ESRCH, "pid namespace of container " + plan.pid_target +
-                                          ": it does not run");
+                return failure(
+                    ESRCH, "pid namespace of container " + plan.pid_target + ": it does not run");
             }
             return target->container->pid_namespace_ref();
         }
@@ -210,8 +209,8 @@ Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds,
         plan.hostname = plan_.hostname;
     }
     auto zygote = TRY_STEP("start a zygote", platform::HostProcess::create_zygote());
-    // Into the container's cgroups before anything is forked from it: children are born there. Doing
-    // it on a thread beside the mounts was measured and gains nothing.
+    // Into the container's cgroups before anything is forked from it: children are born there.
+    // Doing it on a thread beside the mounts was measured and gains nothing.
     NamedFds cgroups;
     for (auto it = fds.lower_bound(kCgroupPrefix);
          it != fds.end() && it->first.rfind(kCgroupPrefix, 0) == 0; it = fds.erase(it)) {
@@ -222,8 +221,8 @@ Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds,
     auto container = make_ref<Container>(std::move(plan), std::move(pids), std::move(zygote));
     container->set_oom_count(take_fd(fds, "oom_count"));
     if (!container->plan().seccomp.empty()) {
-        container->set_seccomp(TRY_STEP("check the seccomp profile",
-                                        load_profile(container->plan())));
+        container->set_seccomp(
+            TRY_STEP("check the seccomp profile", load_profile(container->plan())));
     }
     auto mounts = build_container_mounts(*container, take_fd(fds, "gofer"));
     if (!mounts.ok()) {
@@ -233,8 +232,8 @@ Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds,
 
     auto entry = std::make_unique<Entry>();
     entry->container = container;
-    entry->init = TRY(make_job(container, container->plan().process, fds, /*is_init=*/true, "",
-                               input));
+    entry->init =
+        TRY(make_job(container, container->plan().process, fds, /*is_init=*/true, "", input));
     const std::lock_guard lock(mu_);
     entries_[id] = std::move(entry);
     return {};
@@ -325,14 +324,13 @@ Outcome<Job> Sandbox::make_job(const RefPtr<Container>& container,
                         }
                         job.log = make_ref<CriLogSink>(std::move(log));
                     }
-                    streams[i] = make_cri_log_file(job.log,
-                                                   i == 2 ? CriLogSink::Stream::kStderr
-                                                          : CriLogSink::Stream::kStdout,
-                                                   job.attached);
+                    streams[i] = make_cri_log_file(
+                        job.log, i == 2 ? CriLogSink::Stream::kStderr : CriLogSink::Stream::kStdout,
+                        job.attached);
                     break;
                 default:
-                    streams[i] = i == 0 && input ? make_attached_input_file(input)
-                                                 : make_null_file(flags);
+                    streams[i] =
+                        i == 0 && input ? make_attached_input_file(input) : make_null_file(flags);
                     break;
             }
         }
@@ -499,8 +497,8 @@ Outcome<> Sandbox::signal(const std::string& id, const std::string& exec_id, int
         }
     }
     const bool certain = on_init == OnInit::kDefault || signal == SIGKILL || signal == SIGSTOP;
-    const SignalInfo info = certain ? SignalInfo::from_kernel(signal)
-                                    : SignalInfo::from_process(signal, SI_USER, 0, 0);
+    const SignalInfo info =
+        certain ? SignalInfo::from_kernel(signal) : SignalInfo::from_process(signal, SI_USER, 0, 0);
     if (never_started) {
         TRY_STEP("signal container " + id, send_signal(*group, info));
         TaskLife::start(*group);  // and ends on its way into the guest
@@ -694,8 +692,8 @@ Outcome<Sandbox::Stats> Sandbox::stats(const std::string& id) {
 }
 
 Outcome<> Sandbox::set_paused(const std::string& id, bool paused) {
-    // The guests' host processes are frozen by their cgroup, which is the runtime's; here is only the
-    // state that others see.
+    // The guests' host processes are frozen by their cgroup, which is the runtime's; here is only
+    // the state that others see.
     const std::lock_guard lock(mu_);
     Entry* entry = TRY(find_locked(id));
     const auto from = paused ? control::ContainerState::kRunning : control::ContainerState::kPaused;

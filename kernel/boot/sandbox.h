@@ -57,7 +57,8 @@ class Sandbox {
                                                   control::ProcessPlan process, NamedFds fds);
     /// What a signal does to the init of a pid namespace that has no handler for it.
     enum class OnInit {
-        kIgnored,  ///< nothing, as for any signal but KILL and STOP that comes from a host's kill(2)
+        kIgnored,  ///< nothing, as for any signal but KILL and STOP that comes from a host's
+                   ///< kill(2)
         kDefault,  ///< its default action: somebody at a terminal wants it to end
     };
     Outcome<> signal(const std::string& id, const std::string& exec_id, int signal, bool all,
@@ -81,7 +82,7 @@ class Sandbox {
         uint64_t syscalls = 0;
         uint64_t processes = 0;
         uint64_t file_descriptors = 0;
-        uint64_t sockets = 0;  ///< of the first kCountedDescriptors
+        uint64_t sockets = 0;                      ///< of the first kCountedDescriptors
         std::optional<uint64_t> open_files_limit;  ///< of the init, soft
     };
     Outcome<Stats> stats(const std::string& id);
@@ -96,8 +97,8 @@ class Sandbox {
     Outcome<> destroy(const std::string& id);
     std::string stacks();
 
-    /// A request that is being answered; the sandbox does not end (SandboxPlan::exit_with) before it
-    /// is, for a second at most.
+    /// A request that is being answered; the sandbox does not end (SandboxPlan::exit_with) before
+    /// it is, for a second at most.
     class Answering {
       public:
         explicit Answering(Sandbox& sandbox) : sandbox_(sandbox) { sandbox_.count_answering(1); }
@@ -115,7 +116,8 @@ class Sandbox {
         std::string exec_id;
         std::optional<control::ExitStatus> exit;
     };
-    /// The event after number `seen` (0: from now on), with its number. Blocks; ECANCELED as for wait().
+    /// The event after number `seen` (0: from now on), with its number. Blocks; ECANCELED as for
+    /// wait().
     Outcome<std::pair<uint64_t, Event>> next_event(uint64_t seen, int peer);
     uint64_t newest_event();
 

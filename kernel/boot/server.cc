@@ -103,8 +103,9 @@ class Connection {
         const std::string id = control::get_string(body, "id");
         const std::string exec_id = control::get_string(body, "exec_id");
         if (method == "create_container") {
-            const auto plan = body.contains("plan") ? control::container_plan_from_json(body["plan"])
-                                                    : Errno(EBADMSG);
+            const auto plan = body.contains("plan")
+                                  ? control::container_plan_from_json(body["plan"])
+                                  : Errno(EBADMSG);
             if (!plan.ok()) {
                 return refusal(malformed("create_container: malformed plan"));
             }
@@ -120,8 +121,9 @@ class Connection {
             return pid.ok() ? Json{{"ok", true}, {"pid", *pid}} : refusal(pid.error());
         }
         if (method == "exec") {
-            const auto plan = body.contains("process") ? control::process_plan_from_json(body["process"])
-                                                       : Errno(EBADMSG);
+            const auto plan = body.contains("process")
+                                  ? control::process_plan_from_json(body["process"])
+                                  : Errno(EBADMSG);
             if (!plan.ok()) {
                 return refusal(malformed("exec: malformed process"));
             }
@@ -193,9 +195,9 @@ class Connection {
             return answer(sandbox_.set_paused(id, method == "pause"));
         }
         if (method == "resize") {
-            return answer(sandbox_.resize(id, exec_id,
-                                          static_cast<uint16_t>(control::get_int(body, "rows")),
-                                          static_cast<uint16_t>(control::get_int(body, "columns"))));
+            return answer(
+                sandbox_.resize(id, exec_id, static_cast<uint16_t>(control::get_int(body, "rows")),
+                                static_cast<uint16_t>(control::get_int(body, "columns"))));
         }
         if (method == "attach") {
             return answer(sandbox_.attach(id, name_fds(message)));
@@ -295,7 +297,8 @@ Result<BootRequest> receive_boot(int listening_socket) {
         }
         auto plan = control::sandbox_plan_from_json(message->body["plan"]);
         if (!plan.ok()) {
-            (void)control::send_message(connection.get(), refusal(malformed("boot: malformed plan")));
+            (void)control::send_message(connection.get(),
+                                        refusal(malformed("boot: malformed plan")));
             continue;
         }
         NamedFds fds = name_fds(*message);

@@ -27,9 +27,9 @@ struct SandboxPlan {
     uint32_t cpus = 0;          ///< CPUs shown to guests; 0: those of the host
     uint64_t memory_bytes = 0;  ///< MemTotal shown to guests; 0: the host's
     std::map<std::string, std::string> sysctls;
-    /// The container whose end is the sandbox's: the sentry writes its exit status to the descriptor
-    /// "exit_status" of the boot request and exits with its code (128 + signal), for whoever waits
-    /// on the pid of an OCI pid file. Empty: the sentry lives until it is shut down.
+    /// The container whose end is the sandbox's: the sentry writes its exit status to the
+    /// descriptor "exit_status" of the boot request and exits with its code (128 + signal), for
+    /// whoever waits on the pid of an OCI pid file. Empty: the sentry lives until it is shut down.
     std::string exit_with;
 };
 
@@ -115,7 +115,8 @@ struct ShownLimits {
 };
 
 /// One line of user_namespaces(7)'s uid_map or gid_map, from id 0 on: the only kind that Kubernetes
-/// makes. Guests' ids are the sentry's own and never the host's; `host_id` is what the guest is shown.
+/// makes. Guests' ids are the sentry's own and never the host's; `host_id` is what the guest is
+/// shown.
 struct IdMap {
     uint32_t host_id = 0;
     uint32_t length = UINT32_MAX;  ///< ids from here on do not exist for the guest

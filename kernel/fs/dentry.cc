@@ -15,8 +15,8 @@ struct Cache {
     std::vector<Dentry*> buckets = std::vector<Dentry*>(256);
     size_t count = 0;
     uint64_t changes = 0;  // of any directory's version
-    // Some 400 bytes a name and its inode: 26 MB when full. Large enough for `find` over a big tree to
-    // be served from memory the second time.
+    // Some 400 bytes a name and its inode: 26 MB when full. Large enough for `find` over a big tree
+    // to be served from memory the second time.
     size_t limit = 65536;
     Dentry* newest = nullptr;
     Dentry* oldest = nullptr;
@@ -53,8 +53,8 @@ Dentry::~Dentry() {
     }
 }
 
-// The last reference to a leaf may be the last to each of its parents: a guest can make such a chain as
-// long as it likes, so it is taken down in a loop.
+// The last reference to a leaf may be the last to each of its parents: a guest can make such a
+// chain as long as it likes, so it is taken down in a loop.
 void Dentry::last_unref() {
     static thread_local std::vector<Dentry*>* queue = nullptr;
     if (queue != nullptr) {
@@ -136,13 +136,15 @@ RefPtr<Dentry> FileSystem::root_dentry() {
 // before the lock, and so are dropped after it.
 
 namespace {
-/// How many of the oldest are looked at for one to give up, each time a name is added to a full cache.
+/// How many of the oldest are looked at for one to give up, each time a name is added to a full
+/// cache.
 constexpr size_t kEvictionScan = 64;
 }  // namespace
 
 Dentry* DentryCache::find_locked(Dentry& directory, std::string_view name, size_t hash) {
     Cache& c = cache();
-    for (Dentry* d = c.buckets[hash & (c.buckets.size() - 1)]; d != nullptr; d = d->next_in_bucket_) {
+    for (Dentry* d = c.buckets[hash & (c.buckets.size() - 1)]; d != nullptr;
+         d = d->next_in_bucket_) {
         if (d->hash_ == hash && d->parent_.get() == &directory && d->name_ == name) {
             return d;
         }

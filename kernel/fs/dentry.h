@@ -10,10 +10,10 @@
 
 namespace moat::kernel {
 
-/// A name in a directory and the inode behind it; with no inode a remembered "there is no such name"
-/// (Linux: struct dentry). Holds its parent, and through the root the file system. Name and parent
-/// change by rename, under the cache's lock; the inode never does: a name that comes to mean another file
-/// gets another dentry.
+/// A name in a directory and the inode behind it; with no inode a remembered "there is no such
+/// name" (Linux: struct dentry). Holds its parent, and through the root the file system. Name and
+/// parent change by rename, under the cache's lock; the inode never does: a name that comes to mean
+/// another file gets another dentry.
 class Dentry final : public RefCounted {
   public:
     ~Dentry() override;
@@ -51,9 +51,9 @@ class Dentry final : public RefCounted {
 
     RefPtr<FileSystem> owned_fs_;  // roots only: everything below holds its root
     FileSystem* fs_;
-    RefPtr<Dentry> parent_;        // the cache's lock
-    std::string name_;             // the cache's lock
-    RefPtr<Inode> inode_;          // immutable
+    RefPtr<Dentry> parent_;  // the cache's lock
+    std::string name_;       // the cache's lock
+    RefPtr<Inode> inode_;    // immutable
     bool is_root_;
     std::atomic<bool> deleted_{false};
     mutable std::atomic<uint32_t> mounts_{0};
@@ -64,28 +64,29 @@ class Dentry final : public RefCounted {
     Dentry* next_in_bucket_ = nullptr;
     Dentry* newer_ = nullptr;
     Dentry* older_ = nullptr;
-    uint64_t version_ = 0;         // of a directory: names under it have changed this often
+    uint64_t version_ = 0;  // of a directory: names under it have changed this often
 };
 
-/// What is known of names, one for the sentry. Holds a reference to each dentry in it and gives up the
-/// least recently used beyond a bound, but only those that nobody else holds. Every function takes and
-/// leaves the one lock (rank kDentryTree); none calls into a file system.
+/// What is known of names, one for the sentry. Holds a reference to each dentry in it and gives up
+/// the least recently used beyond a bound, but only those that nobody else holds. Every function
+/// takes and leaves the one lock (rank kDentryTree); none calls into a file system.
 class DentryCache {
   public:
     /// The cached dentry of `name`, perhaps negative; null: not known.
     static RefPtr<Dentry> find(Dentry& directory, std::string_view name);
     /// Changes whenever names below `directory` do; to be read before asking the file system.
     static uint64_t version(Dentry& directory);
-    /// Remembers what the file system answered (a null inode: ENOENT), unless names have changed since
-    /// `version`: then null, and the caller asks again. A dentry already there with the same inode is kept.
+    /// Remembers what the file system answered (a null inode: ENOENT), unless names have changed
+    /// since `version`: then null, and the caller asks again. A dentry already there with the same
+    /// inode is kept.
     static RefPtr<Dentry> insert(Dentry& directory, std::string_view name, RefPtr<Inode> inode,
                                  uint64_t version);
     /// How often any name of any directory has changed; to be read before a walk of several names.
     static uint64_t changes();
-    /// Remembers a name that an answer held beyond the one asked for, unless any name has changed since
-    /// `changes` or it is known already: then null.
-    static RefPtr<Dentry> insert_ahead(Dentry& directory, std::string_view name, RefPtr<Inode> inode,
-                                       uint64_t changes);
+    /// Remembers a name that an answer held beyond the one asked for, unless any name has changed
+    /// since `changes` or it is known already: then null.
+    static RefPtr<Dentry> insert_ahead(Dentry& directory, std::string_view name,
+                                       RefPtr<Inode> inode, uint64_t changes);
     /// A name was made by us: replaces what was known.
     static RefPtr<Dentry> insert_new(Dentry& directory, std::string_view name, RefPtr<Inode> inode);
     /// The name is gone (unlink, rmdir): `dentry` is taken out and counts as deleted.

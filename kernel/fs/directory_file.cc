@@ -15,8 +15,9 @@ Status DirectoryFile::read_directory(Task& task, DirectorySink& sink) {
     }
     std::vector<DirectoryEntry> entries;
     if (!fresh) {
-        // Read from the start: what is there now (POSIX: rewinddir sees the current state). Without the
-        // lock, for a gofer's list waits; two threads that start at once both list, one list stays.
+        // Read from the start: what is there now (POSIX: rewinddir sees the current state). Without
+        // the lock, for a gofer's list waits; two threads that start at once both list, one list
+        // stays.
         auto listed = list(task);
         if (!listed.ok()) {
             return listed.error();
@@ -28,8 +29,8 @@ Status DirectoryFile::read_directory(Task& task, DirectorySink& sink) {
     if (path()) {
         const auto own = path().dentry()->inode()->attributes();
         own_ino = parent_ino = own.ok() ? own->ino : 0;
-        // ".." of a mount's root is in the file system below; readers of d_ino for ".." are rare enough
-        // that the root of a file system may name itself.
+        // ".." of a mount's root is in the file system below; readers of d_ino for ".." are rare
+        // enough that the root of a file system may name itself.
         if (const RefPtr<Dentry> parent = path().dentry()->parent()) {
             const auto up = parent->inode()->attributes();
             parent_ino = up.ok() ? up->ino : own_ino;

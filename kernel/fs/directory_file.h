@@ -14,8 +14,8 @@ struct DirectoryEntry {
     uint8_t type = 0;  ///< DT_REG, ...
 };
 
-/// An open directory whose entries are listed as a whole when it is read from its start, so that entries
-/// that come and go meanwhile neither repeat nor hide others. "." and ".." are added here.
+/// An open directory whose entries are listed as a whole when it is read from its start, so that
+/// entries that come and go meanwhile neither repeat nor hide others. "." and ".." are added here.
 class DirectoryFile : public File {
   public:
     Status read_directory(Task& task, DirectorySink& sink) override;
@@ -36,6 +36,8 @@ class DirectoryFile : public File {
     std::vector<DirectoryEntry> entries_ GUARDED_BY(mu_);
 };
 
-constexpr uint8_t directory_type(uint32_t mode) { return static_cast<uint8_t>((mode & S_IFMT) >> 12); }
+constexpr uint8_t directory_type(uint32_t mode) {
+    return static_cast<uint8_t>((mode & S_IFMT) >> 12);
+}
 
 }  // namespace moat::kernel

@@ -27,17 +27,18 @@ class DirectorySink {
     virtual bool add(std::string_view name, uint64_t ino, uint8_t d_type, int64_t next_offset) = 0;
 };
 
-/// What mmap(2) maps: a host descriptor to be given to the guest's host process, and how file offsets
-/// relate to it.
+/// What mmap(2) maps: a host descriptor to be given to the guest's host process, and how file
+/// offsets relate to it.
 struct MapSource {
-    int host_fd = -1;         ///< borrowed from the file
-    int64_t offset_shift = 0; ///< host offset = file offset + shift
+    int host_fd = -1;               ///< borrowed from the file
+    int64_t offset_shift = 0;       ///< host offset = file offset + shift
     bool may_write_shared = false;  ///< the descriptor allows MAP_SHARED with PROT_WRITE
 };
 
 /// An open file description (Linux: struct file): what descriptors share after dup and fork. All
 /// operations are attempts: they never wait, they give EAGAIN, and the syscall layer blocks on
-/// wait_queue(). `task` is the caller, for credentials and signals (SIGPIPE is the syscall layer's).
+/// wait_queue(). `task` is the caller, for credentials and signals (SIGPIPE is the syscall
+/// layer's).
 class File : public RefCounted {
   public:
     /// Access mode and status flags as for open(2): O_RDONLY..., O_APPEND, O_NONBLOCK, ...
@@ -87,12 +88,12 @@ class File : public RefCounted {
     /// open(2) of a FIFO waits for its other end: EAGAIN until it may return; asked again when
     /// wait_queue() tells. The file is only installed in a descriptor table afterwards.
     virtual Status finish_open([[maybe_unused]] Task& task) { return {}; }
-    /// open(2) of /proc/self/fd/N where N has no path: a new description of the same pipe, terminal...
-    /// ENXIO by default, as for sockets.
+    /// open(2) of /proc/self/fd/N where N has no path: a new description of the same pipe,
+    /// terminal... ENXIO by default, as for sockets.
     virtual Result<RefPtr<File>> reopen(Task& task, uint32_t flags);
-    /// Data waiting in a pipe, copied without being taken, for tee(2) and splice(2): up to `size` bytes
-    /// from `skip` on. EAGAIN: nothing there and writers are left; 0: end of file. EINVAL by default:
-    /// not a pipe.
+    /// Data waiting in a pipe, copied without being taken, for tee(2) and splice(2): up to `size`
+    /// bytes from `skip` on. EAGAIN: nothing there and writers are left; 0: end of file. EINVAL by
+    /// default: not a pipe.
     virtual Result<size_t> peek(Task& task, void* destination, size_t size, size_t skip);
     /// SO_RCVTIMEO, SO_SNDTIMEO: how long read(2) and write(2) wait, in nanoseconds.
     virtual int64_t read_timeout_ns() { return INT64_MAX; }
@@ -101,8 +102,8 @@ class File : public RefCounted {
     virtual bool raises_sigpipe() const { return true; }
     /// True: splice(2) may be used with it as the pipe of the two.
     virtual bool is_pipe() const { return false; }
-    /// A directory's descriptor may be the start of a walk, and a descriptor opened with O_PATH may be
-    /// used for nothing else.
+    /// A directory's descriptor may be the start of a walk, and a descriptor opened with O_PATH may
+    /// be used for nothing else.
     bool is_path_only() const { return (flags() & 010000000) != 0; }
 
     /// F_SETOWN's value: a process, or minus a process group.
@@ -122,10 +123,10 @@ class File : public RefCounted {
   private:
     friend class EpollTopology;
     std::atomic<bool> epolled_{false};  // set once an epoll instance watches it; never cleared
-    std::atomic<uint32_t> flags_;  // relaxed: no other data depends on it
+    std::atomic<uint32_t> flags_;       // relaxed: no other data depends on it
     std::atomic<int32_t> owner_{0};
     std::atomic<bool> locked_{false};
-    Path path_;                    // immutable after open
+    Path path_;  // immutable after open
 };
 
 }  // namespace moat::kernel

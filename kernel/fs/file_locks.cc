@@ -16,8 +16,8 @@ bool conflicts(const FileLock& held, const FileLock& wanted) {
            overlaps(held, wanted.start, wanted.end);
 }
 
-// Who waits for whom, for EDEADLK. An owner waits for one lock at a time, except that threads share a
-// descriptor table: then the latest counts, and a deadlock may go unseen, as on Linux.
+// Who waits for whom, for EDEADLK. An owner waits for one lock at a time, except that threads share
+// a descriptor table: then the latest counts, and a deadlock may go unseen, as on Linux.
 struct WaitGraph {
     Mutex<LockRank::kCounters> mu;
     std::map<const void*, const void*> waits_for;
@@ -107,10 +107,9 @@ Status FileLocks::acquire(const FileLock& wanted, bool check_deadlock) {
     cut_locked(wanted.owner, wanted.start, wanted.end);
     FileLock merged = wanted;
     for (auto it = records_.begin(); it != records_.end();) {
-        const bool adjacent =
-            it->owner == merged.owner && it->exclusive == merged.exclusive &&
-            ((it->end != INT64_MAX && it->end + 1 == merged.start) ||
-             (merged.end != INT64_MAX && merged.end + 1 == it->start));
+        const bool adjacent = it->owner == merged.owner && it->exclusive == merged.exclusive &&
+                              ((it->end != INT64_MAX && it->end + 1 == merged.start) ||
+                               (merged.end != INT64_MAX && merged.end + 1 == it->start));
         if (adjacent) {
             merged.start = std::min(merged.start, it->start);
             merged.end = std::max(merged.end, it->end);
@@ -134,10 +133,9 @@ void FileLocks::release(const void* owner, int64_t start, int64_t end) {
 Status FileLocks::acquire_whole(const FileLock& wanted) {
     MutexLock lock(mu_);
     // flock(2): a change of mode is not atomic, the old lock goes first.
-    const size_t dropped = std::erase_if(
-        whole_, [&](const FileLock& held) {
-            return held.owner == wanted.owner && held.exclusive != wanted.exclusive;
-        });
+    const size_t dropped = std::erase_if(whole_, [&](const FileLock& held) {
+        return held.owner == wanted.owner && held.exclusive != wanted.exclusive;
+    });
     if (dropped != 0) {
         waiters_.notify(EPOLLIN);
     }

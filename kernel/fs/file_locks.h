@@ -19,14 +19,15 @@ struct FileLock {
     int64_t end = INT64_MAX;
 };
 
-/// The advisory locks of one inode: fcntl(2)'s (POSIX and OFD together) and flock(2)'s, which do not
-/// see each other (Linux: struct file_lock_context).
+/// The advisory locks of one inode: fcntl(2)'s (POSIX and OFD together) and flock(2)'s, which do
+/// not see each other (Linux: struct file_lock_context).
 class FileLocks {
   public:
     /// F_GETLK: the first lock in the way of `wanted`.
     std::optional<FileLock> find_conflict(const FileLock& wanted) const;
-    /// F_SETLK: EAGAIN if another owner's lock is in the way; replaces, splits and joins the owner's own.
-    /// With `check_deadlock`, EDEADLK when waiting for the lock in the way would never end.
+    /// F_SETLK: EAGAIN if another owner's lock is in the way; replaces, splits and joins the
+    /// owner's own. With `check_deadlock`, EDEADLK when waiting for the lock in the way would never
+    /// end.
     Status acquire(const FileLock& wanted, bool check_deadlock);
     void release(const void* owner, int64_t start, int64_t end);
     /// flock(2). EAGAIN.

@@ -70,8 +70,8 @@ Status Inode::walk(Task& task, const std::vector<std::string_view>& names, Inten
     return {};
 }
 
-// A file system that has none of these is one where nothing can be made: Linux's answer is EPERM, from
-// a missing i_op.
+// A file system that has none of these is one where nothing can be made: Linux's answer is EPERM,
+// from a missing i_op.
 Result<RefPtr<Inode>> Inode::create(Task&, std::string_view, const NewInode&) {
     return Errno(is_directory() ? EACCES : ENOTDIR);  // Linux: vfs_create without i_op->create
 }

@@ -32,7 +32,7 @@ struct InodeAttributes {
     uint64_t ino = 0;
     uint64_t rdev = 0;
     int64_t size = 0;
-    uint64_t blocks = 0;   ///< of 512 bytes
+    uint64_t blocks = 0;  ///< of 512 bytes
     uint32_t block_size = 4096;
     timespec atime{}, mtime{}, ctime{}, btime{};
 };
@@ -108,10 +108,11 @@ class Inode : public RefCounted {
 
     // Directories. Names are single components, never empty, "." or "..", at most NAME_MAX bytes.
     virtual Result<RefPtr<Inode>> lookup(Task& task, std::string_view name);
-    /// Looks up as much of the chain `names` as it can in one go, appending the inodes found. An error is
-    /// that of the component after the last one found; success with fewer than all means "ask the last
-    /// one found" (a symlink, a mount of another kind). The default looks up the first name only.
-    /// `intent` tells what the walk is for, so that a donated descriptor can come along.
+    /// Looks up as much of the chain `names` as it can in one go, appending the inodes found. An
+    /// error is that of the component after the last one found; success with fewer than all means
+    /// "ask the last one found" (a symlink, a mount of another kind). The default looks up the
+    /// first name only. `intent` tells what the walk is for, so that a donated descriptor can come
+    /// along.
     enum class Intent : uint8_t { kLookup, kOpenRead };
     virtual Status walk(Task& task, const std::vector<std::string_view>& names, Intent intent,
                         std::vector<RefPtr<Inode>>& found);
@@ -134,8 +135,8 @@ class Inode : public RefCounted {
 
     // Symlinks.
     virtual Result<std::string> read_link(Task& task);
-    /// Links of /proc that lead to an object, not to a name (/proc/self/exe, fd/N, cwd, root). A null
-    /// path: an ordinary link, its text is walked.
+    /// Links of /proc that lead to an object, not to a name (/proc/self/exe, fd/N, cwd, root). A
+    /// null path: an ordinary link, its text is walked.
     virtual Result<Path> follow_magic_link([[maybe_unused]] Task& task) { return Path(); }
 
     /// As follow_magic_link(), for objects that have no path (pipes, sockets, epoll behind
@@ -147,7 +148,8 @@ class Inode : public RefCounted {
 
     // Extended attributes; EOPNOTSUPP by default.
     virtual Result<std::string> get_xattr(Task& task, const std::string& name);
-    virtual Status set_xattr(Task& task, const std::string& name, std::string_view value, int flags);
+    virtual Status set_xattr(Task& task, const std::string& name, std::string_view value,
+                             int flags);
     virtual Status remove_xattr(Task& task, const std::string& name);
     virtual Result<std::vector<std::string>> list_xattrs(Task& task);
 
@@ -157,8 +159,8 @@ class Inode : public RefCounted {
         return std::nullopt;
     }
 
-    // What other parts of the kernel hang on a file: advisory locks, inotify watches, the pipe of a FIFO,
-    // the socket bound to a name. Made when first asked for.
+    // What other parts of the kernel hang on a file: advisory locks, inotify watches, the pipe of a
+    // FIFO, the socket bound to a name. Made when first asked for.
     InodeExtras& extras();
     InodeExtras* extras_if_any() const { return extras_.load(std::memory_order_acquire); }
     ~Inode() override;
@@ -169,7 +171,7 @@ class Inode : public RefCounted {
   private:
     FileSystem* fs_;  // outlives its inodes: mounts and dentries hold it
     std::atomic<InodeExtras*> extras_{nullptr};
-    uint32_t type_;   // immutable
+    uint32_t type_;  // immutable
 };
 
 }  // namespace moat::kernel

@@ -33,12 +33,13 @@ bool has_option(const control::MountPlan& plan, std::string_view name) {
 /// Options that say how to mount, not what: the type's own parser is not to see them.
 bool is_generic_option(std::string_view option) {
     static constexpr std::string_view kGeneric[] = {
-        "rw",       "ro",         "nosuid",     "suid",        "nodev",    "dev",      "noexec",
-        "exec",     "relatime",   "norelatime", "strictatime", "noatime",  "atime",    "bind",
-        "rbind",    "private",    "rprivate",   "shared",      "rshared",  "slave",    "rslave",
-        "sync",     "async",      "dirsync",    "nodiratime",  "diratime", "remount",  "newinstance",
-        "exclusive", "defaults",  "mand",       "nomand",      "tmpcopyup", "unbindable",
-        "runbindable", "nosymfollow", "silent", "loud"};
+        "rw",         "ro",       "nosuid",    "suid",        "nodev",       "dev",
+        "noexec",     "exec",     "relatime",  "norelatime",  "strictatime", "noatime",
+        "atime",      "bind",     "rbind",     "private",     "rprivate",    "shared",
+        "rshared",    "slave",    "rslave",    "sync",        "async",       "dirsync",
+        "nodiratime", "diratime", "remount",   "newinstance", "exclusive",   "defaults",
+        "mand",       "nomand",   "tmpcopyup", "unbindable",  "runbindable", "nosymfollow",
+        "silent",     "loud"};
     return std::find(std::begin(kGeneric), std::end(kGeneric), option) != std::end(kGeneric);
 }
 
@@ -52,9 +53,9 @@ std::vector<std::string> type_options(const control::MountPlan& plan) {
     return options;
 }
 
-/// The place of `destination` below the tree's root, with what is missing made: a directory, or an empty
-/// file for the mount of a file. Symlinks are followed and stay inside the root, as an image may have
-/// /var/run -> /run.
+/// The place of `destination` below the tree's root, with what is missing made: a directory, or an
+/// empty file for the mount of a file. Symlinks are followed and stay inside the root, as an image
+/// may have /var/run -> /run.
 Result<Path> mount_point(MountNamespace& mounts, const std::string& destination, bool directory) {
     Task& task = kernel_task();
     Path root = mounts.root();
@@ -97,7 +98,8 @@ Result<Path> mount_point(MountNamespace& mounts, const std::string& destination,
             if (!made.ok()) {
                 return made.error();
             }
-            at = Path(at.mount_ref(), DentryCache::insert_new(*at.dentry(), name, std::move(*made)));
+            at =
+                Path(at.mount_ref(), DentryCache::insert_new(*at.dentry(), name, std::move(*made)));
             continue;
         }
         Inode& inode = *found->dentry()->inode();
@@ -126,9 +128,7 @@ Path existing_path(MountNamespace& mounts, const std::string& path) {
     return walker.run_to_end().ok() ? walker.current() : Path();
 }
 
-Error failed(const std::string& what, Errno error) {
-    return in_step(error, what);
-}
+Error failed(const std::string& what, Errno error) { return in_step(error, what); }
 
 }  // namespace
 
@@ -191,7 +191,8 @@ Result<RefPtr<MountNamespace>, Error> build_mounts(const control::ContainerPlan&
         if (!at.ok()) {
             return failed(what + ": its mount point", at.error());
         }
-        // What the guest reads in /proc/mounts: where on the host its files are is none of its business.
+        // What the guest reads in /proc/mounts: where on the host its files are is none of its
+        // business.
         const std::string& named = mount.source.empty() ? mount.type : mount.source;
         const bool of_host = mount.type == "gofer" || named.starts_with('/');
         const auto made = mounts->mount(*at, *fs, flags_of(mount), of_host ? "none" : named);

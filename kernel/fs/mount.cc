@@ -26,8 +26,8 @@ struct PlaceHash {
     }
 };
 
-// What is mounted where, of all namespaces, as a place says whose it is by its mount. The mounts are
-// owned by their namespaces.
+// What is mounted where, of all namespaces, as a place says whose it is by its mount. The mounts
+// are owned by their namespaces.
 struct MountTable {
     Mutex<LockRank::kMountTable> mu;
     std::unordered_map<Place, Mount*, PlaceHash> by_place;
@@ -202,8 +202,8 @@ Result<RefPtr<Mount>> MountNamespace::bind(const Path& from, const Path& at, Rec
             (old.mount() == from.mount() && !from.dentry()->is_ancestor_of(*old.dentry()))) {
             continue;
         }
-        auto copy = mount(Path(parent->second, old.dentry_ref()), m->fs_, m->flags(), m->source_,
-                          m->root_);
+        auto copy =
+            mount(Path(parent->second, old.dentry_ref()), m->fs_, m->flags(), m->source_, m->root_);
         if (copy.ok()) {
             copies.emplace_back(m.get(), *copy);
         }
@@ -248,7 +248,8 @@ Status MountNamespace::unmount(const Path& at, int flags) {
     std::vector<RefPtr<RefCounted>> dropped;
     std::vector<RefPtr<FileSystem>> file_systems;
     {
-        // What the cache alone holds does not keep a file system busy; mounts are held by paths only.
+        // What the cache alone holds does not keep a file system busy; mounts are held by paths
+        // only.
         MutexLock lock(table().mu);
         Mount& top = *at.mount();
         if (top.namespace_ != this || !top.parent_) {

@@ -14,8 +14,8 @@ namespace moat::kernel {
 
 namespace {
 
-constexpr int kMaxLinks = 40;      // Linux: MAXSYMLINKS
-constexpr size_t kMaxAhead = 64;   // names handed to a file system at once
+constexpr int kMaxLinks = 40;     // Linux: MAXSYMLINKS
+constexpr size_t kMaxAhead = 64;  // names handed to a file system at once
 
 // Names change under us only when other tasks change them: a few turns settle it.
 constexpr int kLookupTurns = 16;
@@ -228,10 +228,9 @@ Result<Path> Walker::child(std::string_view name) {
             return Path(current_.mount_ref(), std::move(cached));
         }
     }
-    RefPtr<Dentry> dentry =
-        TRY(lookup_names(*task_, directory, plain_names(name, rest_, position_),
-                         (flags_ & kForOpenRead) != 0 ? Inode::Intent::kOpenRead
-                                                      : Inode::Intent::kLookup));
+    RefPtr<Dentry> dentry = TRY(lookup_names(
+        *task_, directory, plain_names(name, rest_, position_),
+        (flags_ & kForOpenRead) != 0 ? Inode::Intent::kOpenRead : Inode::Intent::kLookup));
     return Path(current_.mount_ref(), std::move(dentry));
 }
 

@@ -18,15 +18,15 @@ enum class DirFd : int32_t {};
 inline constexpr DirFd kCwd{AT_FDCWD};
 
 enum LookupFlags : uint32_t {
-    kNoFollow = 1,        ///< a symlink as the last component is the result
-    kDirectory = 2,       ///< ENOTDIR unless it is one
-    kAllowEmpty = 4,      ///< AT_EMPTY_PATH: "" is `dirfd` itself
-    kNoXdev = 8,          ///< RESOLVE_NO_XDEV: EXDEV on crossing a mount
-    kNoMagicLinks = 16,   ///< RESOLVE_NO_MAGICLINKS: ELOOP
-    kNoSymlinks = 32,     ///< RESOLVE_NO_SYMLINKS: ELOOP
-    kBeneath = 64,        ///< RESOLVE_BENEATH: EXDEV on leaving `dirfd`
-    kInRoot = 128,        ///< RESOLVE_IN_ROOT: `dirfd` is the root
-    kForOpenRead = 256,   ///< the result will be opened for reading
+    kNoFollow = 1,       ///< a symlink as the last component is the result
+    kDirectory = 2,      ///< ENOTDIR unless it is one
+    kAllowEmpty = 4,     ///< AT_EMPTY_PATH: "" is `dirfd` itself
+    kNoXdev = 8,         ///< RESOLVE_NO_XDEV: EXDEV on crossing a mount
+    kNoMagicLinks = 16,  ///< RESOLVE_NO_MAGICLINKS: ELOOP
+    kNoSymlinks = 32,    ///< RESOLVE_NO_SYMLINKS: ELOOP
+    kBeneath = 64,       ///< RESOLVE_BENEATH: EXDEV on leaving `dirfd`
+    kInRoot = 128,       ///< RESOLVE_IN_ROOT: `dirfd` is the root
+    kForOpenRead = 256,  ///< the result will be opened for reading
 };
 
 /// Where a walk ended.
@@ -46,8 +46,8 @@ struct ParentAndName {
     bool trailing_slash = false;
 };
 
-/// Walks `path` (path_resolution(7)) as `task`. ENOENT, ENOTDIR, EACCES, ELOOP (more than 40 links),
-/// ENAMETOOLONG, EBADF (`dirfd`).
+/// Walks `path` (path_resolution(7)) as `task`. ENOENT, ENOTDIR, EACCES, ELOOP (more than 40
+/// links), ENAMETOOLONG, EBADF (`dirfd`).
 Result<Path> resolve(Task& task, DirFd dirfd, std::string_view path, uint32_t flags = 0);
 /// As resolve(), also for links of /proc to what has no path.
 Result<Resolved> resolve_any(Task& task, DirFd dirfd, std::string_view path, uint32_t flags = 0);
@@ -59,7 +59,8 @@ Result<Path> lookup_child(Task& task, const Path& directory, std::string_view na
 /// As lookup_child(), without following mounts.
 Result<RefPtr<Dentry>> lookup_dentry(Task& task, Dentry& directory, std::string_view name);
 
-/// A walk that can be taken up again, for open(2) with O_CREAT, which may meet a symlink at the end.
+/// A walk that can be taken up again, for open(2) with O_CREAT, which may meet a symlink at the
+/// end.
 class Walker {
   public:
     static Result<Walker> start(Task& task, DirFd dirfd, std::string_view path, uint32_t flags);
@@ -70,8 +71,8 @@ class Walker {
     Status run_to_end();
     /// To the last component, not looking it up.
     Result<ParentAndName> run_to_parent();
-    /// After run_to_parent(): the last component was found to be this symlink; puts its target in the
-    /// place of what is left. True: a magic link has led to current() or anonymous() at once.
+    /// After run_to_parent(): the last component was found to be this symlink; puts its target in
+    /// the place of what is left. True: a magic link has led to current() or anonymous() at once.
     Result<bool> follow_last(const Path& link);
     const Path& current() const { return current_; }
     const RefPtr<File>& anonymous() const { return anonymous_; }

@@ -7,8 +7,8 @@ namespace moat::kernel {
 class Dentry;
 class Mount;
 
-/// A place in a mount namespace: a dentry, seen through a mount (Linux: struct path). Defined out of
-/// line so that holders need not know dentries.
+/// A place in a mount namespace: a dentry, seen through a mount (Linux: struct path). Defined out
+/// of line so that holders need not know dentries.
 class Path {
   public:
     Path();

@@ -33,7 +33,8 @@ void register_file_system(std::string name, GuestMayMount guest, FileSystemFacto
     registry().types.insert_or_assign(std::move(name), Type{guest, std::move(factory)});
 }
 
-Result<RefPtr<FileSystem>> make_file_system(std::string_view name, const FileSystemRequest& request) {
+Result<RefPtr<FileSystem>> make_file_system(std::string_view name,
+                                            const FileSystemRequest& request) {
     const auto it = registry().types.find(name);
     if (it == registry().types.end()) {
         return Errno(ENODEV);

@@ -15,8 +15,8 @@ class Container;
 
 /// What a file system is to be made of.
 struct FileSystemRequest {
-    Container* container = nullptr;    ///< whose: procfs shows its pid namespace
-    Task* task = nullptr;              ///< the caller of mount(2); null at boot
+    Container* container = nullptr;  ///< whose: procfs shows its pid namespace
+    Task* task = nullptr;            ///< the caller of mount(2); null at boot
     std::string source;
     std::vector<std::string> options;  ///< "size=64m", "mode=1777", "gid=5"
     bool read_only = false;
@@ -30,7 +30,8 @@ enum class GuestMayMount : bool { kNo, kYes };
 /// "devtmpfs", "devpts", "mqueue", "cgroup2". At boot only.
 void register_file_system(std::string name, GuestMayMount guest, FileSystemFactory factory);
 /// ENODEV: no such type; EPERM: a guest (request.task) may not mount it.
-Result<RefPtr<FileSystem>> make_file_system(std::string_view name, const FileSystemRequest& request);
+Result<RefPtr<FileSystem>> make_file_system(std::string_view name,
+                                            const FileSystemRequest& request);
 /// For /proc/filesystems.
 std::vector<std::string> file_system_types();
 
@@ -40,12 +41,12 @@ using DeviceOpener =
 /// `minor` -1: all of the major that have no opener of their own. At boot only.
 void register_character_device(uint32_t major, int32_t minor, DeviceOpener opener);
 
-/// For Inode::open of file systems that hold special files (tmpfs, overlay, devtmpfs, gofer): devices by
-/// the registry above (ENXIO: none), FIFOs by the opener below. ENXIO for sockets.
+/// For Inode::open of file systems that hold special files (tmpfs, overlay, devtmpfs, gofer):
+/// devices by the registry above (ENXIO: none), FIFOs by the opener below. ENXIO for sockets.
 Result<RefPtr<File>> open_special(Task& task, Inode& inode, const Path& path, uint64_t rdev,
                                   uint32_t flags);
-/// Makes a description of a FIFO; the pipe is found through inode.extras().attach(). May be returned
-/// before the other end is there: see File::finish_open(). Set by kernel/fs/pipe at boot.
+/// Makes a description of a FIFO; the pipe is found through inode.extras().attach(). May be
+/// returned before the other end is there: see File::finish_open(). Set by kernel/fs/pipe at boot.
 using FifoOpener =
     std::function<Result<RefPtr<File>>(Task&, Inode& inode, const Path& path, uint32_t flags)>;
 void set_fifo_opener(FifoOpener opener);

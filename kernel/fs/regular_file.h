@@ -5,8 +5,8 @@
 
 namespace moat::kernel {
 
-/// Position handling for files that have one: read, write and seek in terms of pread, pwrite, append and
-/// size. read_some/write_some must not wait for the gofer: the position's lock is held.
+/// Position handling for files that have one: read, write and seek in terms of pread, pwrite,
+/// append and size. read_some/write_some must not wait for the gofer: the position's lock is held.
 class RegularFile : public File {
   public:
     Result<size_t> read(Task& task, IoBuffer& destination) override;

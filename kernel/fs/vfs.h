@@ -1,7 +1,7 @@
 #pragma once
 
-// What system calls do with paths and files, one function each: permission checks, mount flags, dentry
-// cache and inotify events are all here; kernel/syscalls only moves arguments.
+// What system calls do with paths and files, one function each: permission checks, mount flags,
+// dentry cache and inotify events are all here; kernel/syscalls only moves arguments.
 
 #include <linux/stat.h>
 
@@ -24,8 +24,8 @@ inline constexpr uint32_t kLargeFile = 0100000;
 /// How to open, checked (openat2(2)).
 struct OpenHow {
     uint32_t flags = 0;
-    uint32_t mode = 0;     ///< umask not applied
-    uint32_t lookup = 0;   ///< LookupFlags from RESOLVE_*
+    uint32_t mode = 0;    ///< umask not applied
+    uint32_t lookup = 0;  ///< LookupFlags from RESOLVE_*
     /// open(2): unknown flags are ignored, as ever.
     static Result<OpenHow> from_open(uint32_t flags, uint32_t mode);
     /// openat2(2): what is unknown is EINVAL.
@@ -37,8 +37,8 @@ Result<RefPtr<File>> open_at(Task& task, DirFd dirfd, std::string_view path, con
 /// Opens what `path` leads to, after the checks of open(2) (no creation).
 Result<RefPtr<File>> open_path(Task& task, const Path& path, uint32_t flags);
 
-/// execve(2), execveat(2), `#!` interpreters: a regular file, executable for the caller, not on a noexec
-/// mount (EACCES). The file is open for reading; file->path() is what /proc/self/exe shows.
+/// execve(2), execveat(2), `#!` interpreters: a regular file, executable for the caller, not on a
+/// noexec mount (EACCES). The file is open for reading; file->path() is what /proc/self/exe shows.
 /// `flags`: AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW (ELOOP for a symlink).
 Result<RefPtr<File>> open_executable(Task& task, DirFd dirfd, std::string_view path, int flags);
 /// Reads into the sentry, fewer bytes only at the end of the file.
@@ -70,7 +70,8 @@ Result<std::string> read_link_at(Task& task, DirFd dirfd, std::string_view path)
 Status change_mode(Task& task, const Path& path, uint32_t mode);
 /// UINT32_MAX leaves it as it is.
 Status change_owner(Task& task, const Path& path, uint32_t uid, uint32_t gid);
-/// utimensat(2): access and modification time, with UTIME_NOW and UTIME_OMIT; null: both now. EINVAL.
+/// utimensat(2): access and modification time, with UTIME_NOW and UTIME_OMIT; null: both now.
+/// EINVAL.
 Status change_times(Task& task, const Path& path, const timespec* times);
 Status truncate_path(Task& task, const Path& path, int64_t size);
 

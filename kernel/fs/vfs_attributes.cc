@@ -47,10 +47,9 @@ Result<struct stat> stat_at(Task& task, DirFd dirfd, std::string_view path, int 
         RefPtr<File> file = TRY(task.fds().get(Fd{static_cast<int32_t>(dirfd)}));
         return file->stat(task);
     }
-    const Resolved found =
-        TRY(resolve_any(task, dirfd, path,
-                        ((flags & AT_SYMLINK_NOFOLLOW) != 0 ? kNoFollow : 0u) |
-                            ((flags & AT_EMPTY_PATH) != 0 ? kAllowEmpty : 0u)));
+    const Resolved found = TRY(resolve_any(task, dirfd, path,
+                                           ((flags & AT_SYMLINK_NOFOLLOW) != 0 ? kNoFollow : 0u) |
+                                               ((flags & AT_EMPTY_PATH) != 0 ? kAllowEmpty : 0u)));
     return found.anonymous ? found.anonymous->stat(task) : stat_path(task, found.path);
 }
 
@@ -58,10 +57,9 @@ Status access_at(Task& task, DirFd dirfd, std::string_view path, int mode, int f
     if ((mode & ~7) != 0 || (flags & ~(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) != 0) {
         return Errno(EINVAL);
     }
-    const Resolved found =
-        TRY(resolve_any(task, dirfd, path,
-                        ((flags & AT_SYMLINK_NOFOLLOW) != 0 ? kNoFollow : 0u) |
-                            ((flags & AT_EMPTY_PATH) != 0 ? kAllowEmpty : 0u)));
+    const Resolved found = TRY(resolve_any(task, dirfd, path,
+                                           ((flags & AT_SYMLINK_NOFOLLOW) != 0 ? kNoFollow : 0u) |
+                                               ((flags & AT_EMPTY_PATH) != 0 ? kAllowEmpty : 0u)));
     if (found.anonymous || mode == F_OK) {
         return {};
     }
@@ -131,8 +129,7 @@ Status change_owner(Task& task, const Path& path, uint32_t uid, uint32_t gid) {
         change.uid = uid;
     }
     if (gid != UINT32_MAX) {
-        if (!may_any &&
-            (who->fsuid != owner.uid || (gid != owner.gid && !who->in_group(gid)))) {
+        if (!may_any && (who->fsuid != owner.uid || (gid != owner.gid && !who->in_group(gid)))) {
             return Errno(EPERM);
         }
         change.gid = gid;

@@ -16,8 +16,8 @@ namespace moat::kernel {
 
 namespace {
 
-/// The checks that all calls share which make a new name (Linux: filename_create, may_create): EEXIST
-/// comes before EROFS and EACCES.
+/// The checks that all calls share which make a new name (Linux: filename_create, may_create):
+/// EEXIST comes before EROFS and EACCES.
 Result<ParentAndName> new_name(Task& task, DirFd dirfd, std::string_view path, bool directory) {
     ParentAndName last = TRY(resolve_parent(task, dirfd, path));
     if (last.kind != LastKind::kName) {
@@ -94,9 +94,8 @@ Status make_node(Task& task, DirFd dirfd, std::string_view path, uint32_t mode, 
         return Errno(EPERM);
     }
     Inode& parent = *last.directory.dentry()->inode();
-    const NewInode what =
-        TRY(new_inode_in(task, parent, (mode & (S_IFMT | 07777)) & ~task.fs().umask(),
-                         device ? rdev : 0));
+    const NewInode what = TRY(new_inode_in(
+        task, parent, (mode & (S_IFMT | 07777)) & ~task.fs().umask(), device ? rdev : 0));
     TRY(made_entry(last, parent.create(task, last.name, what), IN_CREATE));
     return {};
 }

@@ -17,12 +17,12 @@ namespace moat::kernel {
 
 namespace {
 
-constexpr uint32_t kPathOnly = 010000000;           // O_PATH
-constexpr uint32_t kTmpfileBit = 020000000;         // __O_TMPFILE
-constexpr uint32_t kKnownFlags =
-    O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_DSYNC | O_ASYNC |
-    O_DIRECT | kLargeFile | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC | O_SYNC | kPathOnly |
-    kTmpfileBit;
+constexpr uint32_t kPathOnly = 010000000;    // O_PATH
+constexpr uint32_t kTmpfileBit = 020000000;  // __O_TMPFILE
+constexpr uint32_t kKnownFlags = O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND |
+                                 O_NONBLOCK | O_DSYNC | O_ASYNC | O_DIRECT | kLargeFile |
+                                 O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC | O_SYNC |
+                                 kPathOnly | kTmpfileBit;
 constexpr uint32_t kPathFlags = O_DIRECTORY | O_NOFOLLOW | kPathOnly | O_CLOEXEC;
 /// What fcntl(F_GETFL) shows no more once the file is open.
 constexpr uint32_t kNoTerminal = O_NOCTTY;
@@ -53,8 +53,7 @@ class PathFile final : public File {
 };
 
 int may_of(uint32_t flags) {
-    static constexpr int kMay[] = {kMayRead, kMayWrite, kMayRead | kMayWrite,
-                                   kMayRead | kMayWrite};
+    static constexpr int kMay[] = {kMayRead, kMayWrite, kMayRead | kMayWrite, kMayRead | kMayWrite};
     const int may = kMay[flags & O_ACCMODE];
     return (flags & O_TRUNC) != 0 ? may | kMayWrite : may;
 }
@@ -277,7 +276,8 @@ Result<RefPtr<File>> open_at(Task& task, DirFd dirfd, std::string_view path, con
     }
     Resolved found = TRY(resolve_any(task, dirfd, path, lookup));
     if ((how.flags & (kTmpfileBit | kPathOnly)) == kTmpfileBit) {
-        return found.path ? open_unnamed(task, found.path, how) : Result<RefPtr<File>>(Errno(ENOTDIR));
+        return found.path ? open_unnamed(task, found.path, how)
+                          : Result<RefPtr<File>>(Errno(ENOTDIR));
     }
     if (found.anonymous) {
         return found.anonymous->reopen(task, how.flags & ~kOpenOnly);

@@ -103,7 +103,8 @@ size_t AddressSpace::write(GuestAddr destination, const void* source, size_t siz
     return platform::write_memory(*process_, to_integer(destination), source, size);
 }
 
-size_t AddressSpace::write_signal_stack(uint64_t destination, const void* source, size_t size) const {
+size_t AddressSpace::write_signal_stack(uint64_t destination, const void* source,
+                                        size_t size) const {
     return platform::write_memory(*process_, destination, source, size);
 }
 
@@ -206,8 +207,8 @@ std::string AddressSpace::translate_maps(const char* host_file, const Path& root
         unsigned major, minor;
         char permissions[5];
         int name_at = 0;
-        if (sscanf(line.c_str(), "%lx-%lx %4s %lx %x:%x %lu %n", &start, &stop, permissions, &offset,
-                   &major, &minor, &inode, &name_at) < 7) {
+        if (sscanf(line.c_str(), "%lx-%lx %4s %lx %x:%x %lu %n", &start, &stop, permissions,
+                   &offset, &major, &minor, &inode, &name_at) < 7) {
             if (!skipping) {
                 text += line;  // smaps: the lines below a mapping's
             }

@@ -28,8 +28,8 @@ struct MemoryUsage {
     uint64_t data_bytes = 0;
 };
 
-/// A guest's address space: one host process. The host's VMAs are the truth about what is mapped; here
-/// is only what the host cannot know. Shared by threads and, until exec, by a vfork child.
+/// A guest's address space: one host process. The host's VMAs are the truth about what is mapped;
+/// here is only what the host cannot know. Shared by threads and, until exec, by a vfork child.
 class AddressSpace final : public RefCounted {
   public:
     explicit AddressSpace(RefPtr<platform::HostProcess> process);
@@ -98,8 +98,8 @@ class AddressSpace final : public RefCounted {
     mutable ScopedFd maps_fd_ GUARDED_BY(mu_);  // for PROCMAP_QUERY; opened when first needed
 };
 
-/// Whether [address, address + size) stays clear of the stub area; `size` is rounded to pages as the
-/// host will do, and an overflow is no.
+/// Whether [address, address + size) stays clear of the stub area; `size` is rounded to pages as
+/// the host will do, and an overflow is no.
 bool is_clear_of_stub(uint64_t address, uint64_t size);
 
 }  // namespace moat::kernel

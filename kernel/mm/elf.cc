@@ -116,10 +116,10 @@ Result<Image> plan_image(Task& task, File& file, int lent_fd, int64_t offset_shi
         if (p.p_filesz != 0) {
             const uint64_t offset =
                 p.p_offset - (address - start) + static_cast<uint64_t>(offset_shift);
-            image.orders.push_back({SYS_mmap,
-                                    {start, file_end - start, static_cast<uint64_t>(protection),
-                                     MAP_PRIVATE | MAP_FIXED_NOREPLACE,
-                                     static_cast<uint64_t>(lent_fd), offset}});
+            image.orders.push_back(
+                {SYS_mmap,
+                 {start, file_end - start, static_cast<uint64_t>(protection),
+                  MAP_PRIVATE | MAP_FIXED_NOREPLACE, static_cast<uint64_t>(lent_fd), offset}});
             mapped_to = file_end;
             if (p.p_memsz > p.p_filesz && (protection & PROT_WRITE) != 0 &&
                 file_end > address + p.p_filesz) {
@@ -127,11 +127,10 @@ Result<Image> plan_image(Task& task, File& file, int lent_fd, int64_t offset_shi
             }
         }
         if (memory_end > mapped_to) {
-            image.orders.push_back({SYS_mmap,
-                                    {mapped_to, memory_end - mapped_to,
-                                     static_cast<uint64_t>(protection),
-                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~uint64_t{0},
-                                     0}});
+            image.orders.push_back(
+                {SYS_mmap,
+                 {mapped_to, memory_end - mapped_to, static_cast<uint64_t>(protection),
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~uint64_t{0}, 0}});
         }
         image.start = std::min(image.start, start);
         image.end = std::max(image.end, address + p.p_memsz);
@@ -192,7 +191,8 @@ Result<LoadedImage> load_image(Task& task, const LoadRequest& request) {
         const auto mapped = TRY(interpreter_file->map_source(task, PROT_READ | PROT_EXEC, false));
         interpreter_fd = mapped.host_fd;
         const uint64_t base = kInterpreterBase + (request.randomize ? random_pages(14) : 0);
-        auto planned = plan_image(task, *interpreter_file, kInterpreterFd, mapped.offset_shift, base);
+        auto planned =
+            plan_image(task, *interpreter_file, kInterpreterFd, mapped.offset_shift, base);
         if (!planned.ok()) {
             return Errno(planned.error() == ENOEXEC ? ELIBBAD : planned.error().value());
         }
@@ -232,16 +232,48 @@ Result<LoadedImage> load_image(Task& task, const LoadRequest& request) {
         stack.push(stack.address_of(offset));
     }
     stack.push(0);
-    std::vector<uint64_t> auxv = {
-        AT_SYSINFO_EHDR, platform::vdso_address(), AT_HWCAP, ::getauxval(AT_HWCAP),
-        AT_PAGESZ, kPageSize, AT_CLKTCK, 100, AT_PHDR, image.headers,
-        AT_PHENT, sizeof(Elf64_Phdr), AT_PHNUM, image.header_count,
-        AT_BASE, interpreter.base, AT_FLAGS, 0, AT_ENTRY, image.entry,
-        AT_UID, request.uid, AT_EUID, request.euid, AT_GID, request.gid, AT_EGID, request.egid,
-        AT_SECURE, request.secure ? 1u : 0u, AT_RANDOM, stack.address_of(random_offset),
-        AT_HWCAP2, ::getauxval(AT_HWCAP2), AT_EXECFN, stack.address_of(name_offset),
-        AT_PLATFORM, stack.address_of(platform_offset),
-        kAtMinSigStackSize, ::getauxval(kAtMinSigStackSize), AT_NULL, 0};
+    std::vector<uint64_t> auxv = {AT_SYSINFO_EHDR,
+                                  platform::vdso_address(),
+                                  AT_HWCAP,
+                                  ::getauxval(AT_HWCAP),
+                                  AT_PAGESZ,
+                                  kPageSize,
+                                  AT_CLKTCK,
+                                  100,
+                                  AT_PHDR,
+                                  image.headers,
+                                  AT_PHENT,
+                                  sizeof(Elf64_Phdr),
+                                  AT_PHNUM,
+                                  image.header_count,
+                                  AT_BASE,
+                                  interpreter.base,
+                                  AT_FLAGS,
+                                  0,
+                                  AT_ENTRY,
+                                  image.entry,
+                                  AT_UID,
+                                  request.uid,
+                                  AT_EUID,
+                                  request.euid,
+                                  AT_GID,
+                                  request.gid,
+                                  AT_EGID,
+                                  request.egid,
+                                  AT_SECURE,
+                                  request.secure ? 1u : 0u,
+                                  AT_RANDOM,
+                                  stack.address_of(random_offset),
+                                  AT_HWCAP2,
+                                  ::getauxval(AT_HWCAP2),
+                                  AT_EXECFN,
+                                  stack.address_of(name_offset),
+                                  AT_PLATFORM,
+                                  stack.address_of(platform_offset),
+                                  kAtMinSigStackSize,
+                                  ::getauxval(kAtMinSigStackSize),
+                                  AT_NULL,
+                                  0};
     for (const uint64_t word : auxv) {
         stack.push(word);
     }
@@ -252,10 +284,10 @@ Result<LoadedImage> load_image(Task& task, const LoadRequest& request) {
 
     std::vector<platform::Order> orders = std::move(image.orders);
     orders.insert(orders.end(), interpreter.orders.begin(), interpreter.orders.end());
-    orders.push_back({SYS_mmap,
-                      {stack_top - stack_size, stack_size, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
-                       ~uint64_t{0}, 0}});
+    orders.push_back(
+        {SYS_mmap,
+         {stack_top - stack_size, stack_size, PROT_READ | PROT_WRITE,
+          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, ~uint64_t{0}, 0}});
     orders.push_back({SYS_close, {static_cast<uint64_t>(kExecutableFd)}});
     if (interpreter_fd >= 0) {
         orders.push_back({SYS_close, {static_cast<uint64_t>(kInterpreterFd)}});

@@ -18,12 +18,12 @@ class Task;
 /// What execve(2) is to load, everything about it decided.
 struct LoadRequest {
     RefPtr<File> executable;
-    std::string path;                 ///< as given: AT_EXECFN
+    std::string path;  ///< as given: AT_EXECFN
     std::vector<std::string> arguments;
     std::vector<std::string> environment;
-    uint64_t stack_limit = 8 << 20;   ///< RLIMIT_STACK
+    uint64_t stack_limit = 8 << 20;  ///< RLIMIT_STACK
     bool randomize = true;
-    bool secure = false;              ///< AT_SECURE
+    bool secure = false;  ///< AT_SECURE
     uint32_t uid = 0, euid = 0, gid = 0, egid = 0;
 };
 

@@ -158,9 +158,9 @@ Result<size_t> IoBuffer::put_from_host(int fd, size_t size, int64_t offset) {
     while (done < size) {
         char* bounce = bounce_buffer();
         const size_t want = std::min(size - done, kBounce);
-        const ssize_t got = offset < 0 ? ::read(fd, bounce, want)
-                                       : ::pread(fd, bounce, want,
-                                                 offset + static_cast<int64_t>(done));
+        const ssize_t got = offset < 0
+                                ? ::read(fd, bounce, want)
+                                : ::pread(fd, bounce, want, offset + static_cast<int64_t>(done));
         if (got < 0) {
             if (done == 0) {
                 return Errno(errno);
@@ -199,9 +199,9 @@ Result<size_t> IoBuffer::take_to_host(int fd, size_t size, int64_t offset) {
             }
             break;
         }
-        const ssize_t put = offset < 0 ? ::write(fd, bounce, *got)
-                                       : ::pwrite(fd, bounce, *got,
-                                                  offset + static_cast<int64_t>(done));
+        const ssize_t put = offset < 0
+                                ? ::write(fd, bounce, *got)
+                                : ::pwrite(fd, bounce, *got, offset + static_cast<int64_t>(done));
         if (put < 0 || static_cast<size_t>(put) < *got) {
             const int error = errno;
             *this = std::move(before);

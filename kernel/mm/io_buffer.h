@@ -65,10 +65,10 @@ class IoBuffer {
     template <typename Copy>
     Result<size_t> transfer(size_t size, Copy copy);
 
-    RefPtr<AddressSpace> mm_;      // null: pieces are addresses of the sentry
+    RefPtr<AddressSpace> mm_;  // null: pieces are addresses of the sentry
     std::vector<Piece> pieces_;
     size_t index_ = 0;
-    size_t offset_ = 0;            // into pieces_[index_]
+    size_t offset_ = 0;  // into pieces_[index_]
     size_t remaining_ = 0;
     size_t transferred_ = 0;
 };

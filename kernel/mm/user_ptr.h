@@ -31,9 +31,7 @@ class UserPtr {
     constexpr bool is_null() const { return to_integer(address_) == 0; }
     constexpr explicit operator bool() const { return !is_null(); }
     /// The i-th element of an array that starts here. Wraps like the machine does.
-    constexpr UserPtr at(size_t i) const
-        requires(!std::is_void_v<T>)
-    {
+    constexpr UserPtr at(size_t i) const requires(!std::is_void_v<T>) {
         return UserPtr(address_ + i * sizeof(T));
     }
     template <typename U>

@@ -15,8 +15,8 @@ namespace moat::kernel {
 
 namespace {
 
-/// Watches by number. A number, not a pointer, goes through the host's epoll, so that an event read just
-/// before its watch ended finds nothing.
+/// Watches by number. A number, not a pointer, goes through the host's epoll, so that an event read
+/// just before its watch ended finds nothing.
 struct Poller {
     int epoll_fd = -1;  // immutable once started
     Mutex<LockRank::kHostPoller> mu;

@@ -8,8 +8,8 @@
 
 namespace moat::kernel {
 
-/// A host descriptor that the poller thread watches: its queue is told, edge by edge, of what the host's
-/// epoll says. Owned by whoever owns the descriptor, who calls stop() before closing it.
+/// A host descriptor that the poller thread watches: its queue is told, edge by edge, of what the
+/// host's epoll says. Owned by whoever owns the descriptor, who calls stop() before closing it.
 class HostWatch final : public RefCounted {
   public:
     /// `fd` is borrowed. EPERM: of a kind that cannot be polled; ENOSPC, ENOMEM.

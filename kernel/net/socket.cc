@@ -24,7 +24,10 @@ ucred PeerCredentials::seen_by(Task& task) const {
 }
 
 Socket::Socket(int domain, int type, int protocol, uint32_t flags)
-    : File(O_RDWR | flags), domain_(domain), type_(type), protocol_(protocol),
+    : File(O_RDWR | flags),
+      domain_(domain),
+      type_(type),
+      protocol_(protocol),
       ino_(next_anonymous_inode()) {}
 
 Socket::~Socket() = default;
@@ -107,8 +110,7 @@ Result<std::vector<uint8_t>> Socket::get_option(Task& task, int level, int name,
     return get_own_option(task, level, name, size);
 }
 
-Result<RefPtr<Socket>> make_socket(Task& task, int domain, int type, int protocol,
-                                   uint32_t flags) {
+Result<RefPtr<Socket>> make_socket(Task& task, int domain, int type, int protocol, uint32_t flags) {
     switch (domain) {
         case AF_UNIX:
             return UnixSocket::make(task, type, protocol, flags);

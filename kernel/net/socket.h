@@ -64,8 +64,8 @@ struct ReceiveRequest {
     int message_flags = 0;  ///< MSG_TRUNC, MSG_CTRUNC, MSG_EOR, MSG_OOB, ...
 };
 
-/// A socket's description. As with every file all operations are attempts: EAGAIN means "not yet, look
-/// again when wait_queue() tells".
+/// A socket's description. As with every file all operations are attempts: EAGAIN means "not yet,
+/// look again when wait_queue() tells".
 class Socket : public File {
   public:
     ~Socket() override;
@@ -76,8 +76,8 @@ class Socket : public File {
     bool is_stream() const { return type_ == SOCK_STREAM; }
 
     virtual Status bind(Task& task, const SocketAddress& address) = 0;
-    /// EINPROGRESS: under way, finish_connect() tells when wait_queue() says EPOLLOUT. EAGAIN: to be
-    /// tried again then (a unix listener with a full backlog).
+    /// EINPROGRESS: under way, finish_connect() tells when wait_queue() says EPOLLOUT. EAGAIN: to
+    /// be tried again then (a unix listener with a full backlog).
     virtual Status connect(Task& task, const SocketAddress& address) = 0;
     /// EINPROGRESS: still under way.
     virtual Status finish_connect(Task& task) = 0;
@@ -88,7 +88,8 @@ class Socket : public File {
     virtual Result<SocketAddress> local_address(Task& task) = 0;
     /// ENOTCONN.
     virtual Result<SocketAddress> peer_address(Task& task) = 0;
-    /// For streams: what could be taken of the data, perhaps not all. EPIPE: the caller sends SIGPIPE.
+    /// For streams: what could be taken of the data, perhaps not all. EPIPE: the caller sends
+    /// SIGPIPE.
     virtual Result<size_t> send(Task& task, SendRequest& request) = 0;
     /// 0 of a stream: end of file.
     virtual Result<size_t> receive(Task& task, ReceiveRequest& request) = 0;

@@ -47,8 +47,8 @@ template <typename Reached>
 Status wait_until(const volatile void* word, const HostProcess& process, Reached reached) {
     const int64_t give_up = now_ns() + kAnswerTimeoutNs;
     for (int spins = 0;; spins++) {
-        const uint32_t seen = __atomic_load_n(static_cast<const volatile uint32_t*>(word),
-                                              __ATOMIC_ACQUIRE);
+        const uint32_t seen =
+            __atomic_load_n(static_cast<const volatile uint32_t*>(word), __ATOMIC_ACQUIRE);
         if (reached()) {
             return {};
         }
@@ -128,7 +128,8 @@ Status wait_for_nonzero(volatile int64_t* word, const HostProcess& process) {
 
 void enable_sync_wake_up(int listener) {
     if (::ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP) != 0) {
-        LOG_ONCE(kWarning, "platform", "no synchronous wake-up of listeners (needs Linux 6.6): slow");
+        LOG_ONCE(kWarning, "platform",
+                 "no synchronous wake-up of listeners (needs Linux 6.6): slow");
     }
 }
 

@@ -16,11 +16,12 @@ namespace moat::platform {
 
 namespace {
 
-/// Calls whose handlers nearly always need the caller's registers or injected calls: they come with a
-/// full frame by SIGSYS. Any other call can be brought into the stub when its handler asks (kNeedStub).
+/// Calls whose handlers nearly always need the caller's registers or injected calls: they come with
+/// a full frame by SIGSYS. Any other call can be brought into the stub when its handler asks
+/// (kNeedStub).
 constexpr uint32_t kTrapped[] = {
-    SYS_clone, SYS_fork, SYS_vfork, SYS_execve, SYS_execveat, SYS_exit, SYS_exit_group,
-    SYS_rt_sigreturn,
+    SYS_clone,    SYS_fork, SYS_vfork,      SYS_execve,
+    SYS_execveat, SYS_exit, SYS_exit_group, SYS_rt_sigreturn,
 };
 
 class Program {
@@ -71,8 +72,8 @@ std::vector<sock_filter> build_guest_filter() {
     only_if(high(MOAT_STUB_BASE));
     p.load(kIp);
 
-    // The stub's batch instruction: injected calls. The sentry compares number and all six arguments
-    // with what it ordered before it lets them run.
+    // The stub's batch instruction: injected calls. The sentry compares number and all six
+    // arguments with what it ordered before it lets them run.
     p.jump_equal(low(after(MOAT_STUB_BATCH_INSTRUCTION)), 0, 1);
     p.ret(SECCOMP_RET_USER_NOTIF);
     // The way out of the stub. A forged frame changes only the guest's own registers and its host

@@ -54,9 +54,9 @@ class HostThread final : public RefCounted {
     bool kick_unanswered() const { return kick_unanswered_.load(std::memory_order_relaxed); }
     void kick_answered() { kick_unanswered_.store(false, std::memory_order_relaxed); }
     /// Has the stub make `orders`, in order, stopping at the first that fails, and checks each by
-    /// value before it runs. Returns the last one's result (a negative errno is one). The thread must
-    /// be in an EVENT, and the caller be the receiver of its listener. ESRCH: the process is gone, or
-    /// was killed for not doing as told.
+    /// value before it runs. Returns the last one's result (a negative errno is one). The thread
+    /// must be in an EVENT, and the caller be the receiver of its listener. ESRCH: the process is
+    /// gone, or was killed for not doing as told.
     Result<int64_t> run_orders(std::span<const Order> orders);
 
   private:
@@ -84,9 +84,9 @@ class HostProcess final : public RefCounted {
     /// Drops the pool's processes of a zygote that is about to be killed.
     void drain_pool();
 
-    /// Forks `thread`, which must be in an EVENT and whose listener's receiver the caller must be. The
-    /// child has one thread, parked in its stub. It shares the caller's listener as long as few do; a
-    /// child beyond those has one of its own, and another slot than its parent.
+    /// Forks `thread`, which must be in an EVENT and whose listener's receiver the caller must be.
+    /// The child has one thread, parked in its stub. It shares the caller's listener as long as few
+    /// do; a child beyond those has one of its own, and another slot than its parent.
     static Result<RefPtr<HostProcess>> fork(HostThread& thread);
     /// A parked thread: a spare one or a new one. Made by the spawner, with a listener of its own,
     /// where there is a spawner, else by `caller` (in an EVENT, receiver as for fork), sharing its.
@@ -148,7 +148,7 @@ class HostProcess final : public RefCounted {
     mutable Mutex<LockRank::kPlatform> mu_;
     std::bitset<MOAT_MAX_THREADS> used_slots_ GUARDED_BY(mu_);
     std::vector<RefPtr<HostThread>> parked_ GUARDED_BY(mu_);  // a cycle that death cuts
-    uint32_t sequence_ = 0;  // spawner_mu_
+    uint32_t sequence_ = 0;                                   // spawner_mu_
     std::mutex spawner_mu_;  // one order to the spawner at a time; held while it answers
 };
 
@@ -157,8 +157,8 @@ class HostProcess final : public RefCounted {
 bool is_event(const Notification& notification);
 /// Address of the host's vDSO in every guest process.
 uint64_t vdso_address();
-/// Reads or writes another process's memory with that memory's own protection. Bytes moved until the
-/// first fault.
+/// Reads or writes another process's memory with that memory's own protection. Bytes moved until
+/// the first fault.
 size_t read_memory(const HostProcess& process, void* destination, uint64_t source, size_t size);
 size_t write_memory(const HostProcess& process, uint64_t destination, const void* source,
                     size_t size);

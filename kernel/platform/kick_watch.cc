@@ -26,8 +26,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Processor time that a thread may use with the kick blocked and pending. The stub blocks signals too,
-/// but needs microseconds; a thread that waits there, is paused or gets no CPU uses none.
+/// Processor time that a thread may use with the kick blocked and pending. The stub blocks signals
+/// too, but needs microseconds; a thread that waits there, is paused or gets no CPU uses none.
 constexpr uint64_t kPatienceCpuNs = 30'000'000;
 /// A thread that keeps a kick pending without using the CPU is looked at less and less often.
 constexpr auto kLongestPause = std::chrono::milliseconds(1600);

@@ -6,9 +6,9 @@
 namespace moat::platform {
 
 /// Looks after a thread that was kicked in guest code until it has come into the stub. A guest can
-/// block the kick's host signal by returning through a forged frame; one that then computes on without
-/// answering is killed. Cheap: nothing is looked at for threads that answer within kKickPatienceMs.
-/// Starts its own thread when it is first needed.
+/// block the kick's host signal by returning through a forged frame; one that then computes on
+/// without answering is killed. Cheap: nothing is looked at for threads that answer within
+/// kKickPatienceMs. Starts its own thread when it is first needed.
 void watch_kick(RefPtr<HostThread> thread);
 
 /// How long a kicked thread is left alone, in milliseconds.

@@ -47,8 +47,9 @@ __attribute__((used)) void stub_start_c(void) {
     // The sentry leaves the area's memfd at MOAT_AREA_FD.
     require(call(__NR_mmap, MOAT_AREA_BASE, MOAT_AREA_SIZE, 3, 0x11, MOAT_AREA_FD, 0), 41);
     // PRIVATE | ANONYMOUS | FIXED | NORESERVE
-    require(call(__NR_mmap, MOAT_ALT_BASE, (long)MOAT_MAX_THREADS << MOAT_ALT_SHIFT, 3, 0x4032, -1, 0),
-            42);
+    require(
+        call(__NR_mmap, MOAT_ALT_BASE, (long)MOAT_MAX_THREADS << MOAT_ALT_SHIFT, 3, 0x4032, -1, 0),
+        42);
     // SIGINFO | ONSTACK | RESTORER | RESTART: a kick before the sentry has received a notification
     // makes the call restart and notify again.
     struct kernel_sigaction action = {stub_handler, 0x4 | 0x08000000 | 0x04000000 | 0x10000000,
@@ -62,12 +63,13 @@ __attribute__((used)) void stub_start_c(void) {
     require(call(__NR_prctl, 1, 9, 0, 0, 0, 0), 45);   // PR_SET_PDEATHSIG, SIGKILL
     require(call(__NR_prctl, 38, 1, 0, 0, 0, 0), 46);  // PR_SET_NO_NEW_PRIVS
     call(__NR_close_range, 0, ~0u, 0, 0, 0, 0);
-    // mseal(2), Linux 6.10: not even a call that slips past the sentry's range check unmaps the text.
+    // mseal(2), Linux 6.10: not even a call that slips past the sentry's range check unmaps the
+    // text.
     call(462, MOAT_STUB_BASE, ((long)stub_text_end - MOAT_STUB_BASE + 4095) & ~4095l, 0, 0, 0, 0);
-    // The base filter: what spawners and zygotes need. Its default is USER_NOTIF without a listener,
-    // which the host answers with ENOSYS. In guest threads the newer filter says USER_NOTIF too and
-    // wins as the newer one, so this default costs them nothing; what that filter allows must be
-    // allowed here as well.
+    // The base filter: what spawners and zygotes need. Its default is USER_NOTIF without a
+    // listener, which the host answers with ENOSYS. In guest threads the newer filter says
+    // USER_NOTIF too and wins as the newer one, so this default costs them nothing; what that
+    // filter allows must be allowed here as well.
     struct sock_filter filter[] = {
         LOAD(arch),
         IF_EQUAL(AUDIT_ARCH_X86_64, 1, 0),

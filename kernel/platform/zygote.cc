@@ -136,8 +136,8 @@ Status HostProcess::start_platform() {
     }
     root_cgroups.clear();
     ScopedFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
-    root_zygote = adopt_ref(
-        new HostProcess(pid, std::move(pidfd), std::move(area.fd), area.address, true));
+    root_zygote =
+        adopt_ref(new HostProcess(pid, std::move(pidfd), std::move(area.fd), area.address, true));
     register_process(root_zygote);
     // The first child shows that the stub runs, and where the vDSO is.
     const auto first = TRY(root_zygote->fork_zygote());
@@ -164,8 +164,8 @@ Result<RefPtr<HostProcess>> HostProcess::fork_zygote() {
     if (!pidfd) {
         return Errno(errno);
     }
-    ScopedFd area_fd(static_cast<int>(
-        ::syscall(SYS_pidfd_getfd, pidfd.get(), static_cast<int>(h.child_fd), 0)));
+    ScopedFd area_fd(
+        static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), static_cast<int>(h.child_fd), 0)));
     if (!area_fd) {
         return Errno(errno);
     }

@@ -72,11 +72,16 @@ constexpr Flag kMapFlags[] = {
     {MAP_DENYWRITE, "MAP_DENYWRITE"},
 };
 constexpr Flag kCloneFlags[] = {
-    {CLONE_VM, "CLONE_VM"},           {CLONE_FS, "CLONE_FS"},
-    {CLONE_FILES, "CLONE_FILES"},     {CLONE_SIGHAND, "CLONE_SIGHAND"},
-    {CLONE_VFORK, "CLONE_VFORK"},     {CLONE_PARENT, "CLONE_PARENT"},
-    {CLONE_THREAD, "CLONE_THREAD"},   {CLONE_NEWNS, "CLONE_NEWNS"},
-    {CLONE_SYSVSEM, "CLONE_SYSVSEM"}, {CLONE_SETTLS, "CLONE_SETTLS"},
+    {CLONE_VM, "CLONE_VM"},
+    {CLONE_FS, "CLONE_FS"},
+    {CLONE_FILES, "CLONE_FILES"},
+    {CLONE_SIGHAND, "CLONE_SIGHAND"},
+    {CLONE_VFORK, "CLONE_VFORK"},
+    {CLONE_PARENT, "CLONE_PARENT"},
+    {CLONE_THREAD, "CLONE_THREAD"},
+    {CLONE_NEWNS, "CLONE_NEWNS"},
+    {CLONE_SYSVSEM, "CLONE_SYSVSEM"},
+    {CLONE_SETTLS, "CLONE_SETTLS"},
     {CLONE_PARENT_SETTID, "CLONE_PARENT_SETTID"},
     {CLONE_CHILD_CLEARTID, "CLONE_CHILD_CLEARTID"},
     {CLONE_CHILD_SETTID, "CLONE_CHILD_SETTID"},
@@ -216,7 +221,8 @@ const char* internal_name(int code) {
     }
 }
 
-/// Calls that are printed when they begin: they do not return, or not with the memory they were made in.
+/// Calls that are printed when they begin: they do not return, or not with the memory they were
+/// made in.
 bool prints_on_entry(uint64_t number) {
     return number == SYS_execve || number == SYS_execveat || number == SYS_exit ||
            number == SYS_exit_group || number == SYS_rt_sigreturn;

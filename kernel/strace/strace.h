@@ -2,9 +2,9 @@
 
 // System calls as text in the sentry's log, from the table's own formats.
 //
-// A format is a list of kinds, one an argument: int, uint, fd, dirfd, pid, ptr, size, off, hex, mode,
-// path, string, buf, open_flags, signal, prot, map_flags, clone_flags, at_flags, timespec, sigset, words,
-// rlimit_resource. An unknown kind is printed in hexadecimal.
+// A format is a list of kinds, one an argument: int, uint, fd, dirfd, pid, ptr, size, off, hex,
+// mode, path, string, buf, open_flags, signal, prot, map_flags, clone_flags, at_flags, timespec,
+// sigset, words, rlimit_resource. An unknown kind is printed in hexadecimal.
 
 #include <atomic>
 #include <cstdint>

@@ -4,8 +4,8 @@
 
 #include "kernel/base/ref_ptr.h"
 #include "kernel/base/result.h"
-#include "kernel/fs/file.h"
 #include "kernel/fs/fd_table.h"
+#include "kernel/fs/file.h"
 #include "kernel/mm/io_buffer.h"
 
 namespace moat::kernel {
@@ -26,8 +26,8 @@ enum class MayWait : bool { kNo, kYes };
 /// Reads into `buffer`, waiting if the file is a blocking one and nothing is there.
 Result<int64_t> read_file(Task& task, RefPtr<File> file, IoBuffer buffer,
                           int64_t offset = kOwnPosition, MayWait may_wait = MayWait::kYes);
-/// Writes all of `buffer`, waiting as often as it takes; less when it is interrupted after some bytes
-/// or an error follows them. EPIPE sends SIGPIPE.
+/// Writes all of `buffer`, waiting as often as it takes; less when it is interrupted after some
+/// bytes or an error follows them. EPIPE sends SIGPIPE.
 Result<int64_t> write_file(Task& task, RefPtr<File> file, IoBuffer buffer,
                            int64_t offset = kOwnPosition, MayWait may_wait = MayWait::kYes);
 

@@ -1,6 +1,7 @@
 #pragma once
 
-// Every handler of the table, by the file that holds it. Typed arguments: kernel/syscalls/syscall.h.
+// Every handler of the table, by the file that holds it. Typed arguments:
+// kernel/syscalls/syscall.h.
 
 #include <poll.h>
 #include <sys/epoll.h>
@@ -24,8 +25,8 @@
 #include "kernel/syscalls/handlers_fs.h"
 #include "kernel/syscalls/handlers_io.h"
 #include "kernel/syscalls/handlers_misc.h"
-#include "kernel/task/signal.h"
 #include "kernel/syscalls/handlers_task.h"
+#include "kernel/task/signal.h"
 
 namespace moat::kernel {
 

@@ -54,9 +54,9 @@ struct SelectMask {
 };
 Result<int64_t> sys_select(Task& task, int count, UserPtr<uint64_t> read, UserPtr<uint64_t> write,
                            UserPtr<uint64_t> except, UserPtr<timeval> timeout);
-Result<int64_t> sys_pselect6(Task& task, int count, UserPtr<uint64_t> read,
-                             UserPtr<uint64_t> write, UserPtr<uint64_t> except,
-                             UserPtr<timespec> timeout, UserPtr<const SelectMask> mask);
+Result<int64_t> sys_pselect6(Task& task, int count, UserPtr<uint64_t> read, UserPtr<uint64_t> write,
+                             UserPtr<uint64_t> except, UserPtr<timespec> timeout,
+                             UserPtr<const SelectMask> mask);
 
 // sys_signalfd.cc
 Result<Fd> sys_signalfd(Task& task, Fd fd, UserPtr<const uint64_t> mask, size_t size);

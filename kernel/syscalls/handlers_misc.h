@@ -35,8 +35,8 @@ struct RlimitPair {
 };
 Status sys_getrlimit(Task& task, uint32_t resource, UserPtr<RlimitPair> limit);
 Status sys_setrlimit(Task& task, uint32_t resource, UserPtr<const RlimitPair> limit);
-Status sys_prlimit64(Task& task, int32_t pid, uint32_t resource, UserPtr<const RlimitPair> new_limit,
-                     UserPtr<RlimitPair> old_limit);
+Status sys_prlimit64(Task& task, int32_t pid, uint32_t resource,
+                     UserPtr<const RlimitPair> new_limit, UserPtr<RlimitPair> old_limit);
 Status sys_getrusage(Task& task, int32_t who, UserPtr<struct rusage> usage);
 Result<int64_t> sys_times(Task& task, UserPtr<struct tms> times);
 

@@ -44,8 +44,8 @@ Result<int64_t> sys_exit_group(Task& task, int code);
 Status sys_unshare(Task& task, uint64_t flags);
 Result<int64_t> sys_wait4(Task& task, int32_t pid, UserPtr<int32_t> status, int options,
                           UserPtr<struct rusage> usage);
-Result<int64_t> sys_waitid(Task& task, int idtype, int32_t id, UserPtr<SignalInfo> info, int options,
-                           UserPtr<struct rusage> usage);
+Result<int64_t> sys_waitid(Task& task, int idtype, int32_t id, UserPtr<SignalInfo> info,
+                           int options, UserPtr<struct rusage> usage);
 Result<int64_t> sys_getpid(Task& task);
 Result<int64_t> sys_gettid(Task& task);
 Result<int64_t> sys_getppid(Task& task);
@@ -69,8 +69,9 @@ Status sys_rt_sigprocmask(Task& task, int how, UserPtr<const uint64_t> set, User
                           size_t size);
 Result<int64_t> sys_rt_sigreturn(Task& task);
 Status sys_rt_sigpending(Task& task, UserPtr<uint64_t> set, size_t size);
-Result<int64_t> sys_rt_sigtimedwait(Task& task, UserPtr<const uint64_t> set, UserPtr<SignalInfo> info,
-                                    UserPtr<const timespec> timeout, size_t size);
+Result<int64_t> sys_rt_sigtimedwait(Task& task, UserPtr<const uint64_t> set,
+                                    UserPtr<SignalInfo> info, UserPtr<const timespec> timeout,
+                                    size_t size);
 Status sys_rt_sigqueueinfo(Task& task, int32_t pid, int signal, UserPtr<const SignalInfo> info);
 Status sys_rt_tgsigqueueinfo(Task& task, int32_t pid, int32_t tid, int signal,
                              UserPtr<const SignalInfo> info);
@@ -84,8 +85,8 @@ Status sys_tkill(Task& task, int32_t tid, int signal);
 Status sys_tgkill(Task& task, int32_t pid, int32_t tid, int signal);
 
 // sys_mm.cc
-Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protection, int flags, Fd fd,
-                         uint64_t offset);
+Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protection, int flags,
+                         Fd fd, uint64_t offset);
 Result<int64_t> sys_munmap(Task& task, uint64_t address, uint64_t size);
 Result<int64_t> sys_mprotect(Task& task, uint64_t address, uint64_t size, int protection);
 Result<int64_t> sys_mremap(Task& task, uint64_t old_address, uint64_t old_size, uint64_t new_size,

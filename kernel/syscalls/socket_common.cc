@@ -65,9 +65,7 @@ class ControlWriter {
 
     size_t used() const { return used_; }
     /// Payload bytes for which there is room.
-    size_t room() const {
-        return size_ - used_ > CMSG_LEN(0) ? size_ - used_ - CMSG_LEN(0) : 0;
-    }
+    size_t room() const { return size_ - used_ > CMSG_LEN(0) ? size_ - used_ - CMSG_LEN(0) : 0; }
     /// False: cut off (MSG_CTRUNC).
     Result<bool> write(int level, int type, const void* data, size_t size) {
         if (size_ - used_ < sizeof(cmsghdr)) {

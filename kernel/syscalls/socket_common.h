@@ -20,10 +20,11 @@ Result<SocketAddress> copy_in_address(Task& task, UserPtr<const uint8_t> address
 Status copy_out_address(Task& task, const SocketAddress& from, UserPtr<uint8_t> address,
                         UserPtr<int32_t> size);
 
-/// The control part of sendmsg(2). EINVAL: malformed; EBADF, ENOBUFS, EPERM (credentials of another).
+/// The control part of sendmsg(2). EINVAL: malformed; EBADF, ENOBUFS, EPERM (credentials of
+/// another).
 Result<Ancillary> copy_in_control(Task& task, UserPtr<const uint8_t> control, size_t size);
-/// The control part of recvmsg(2): writes what fits, installs descriptors, adds MSG_CTRUNC to `flags`.
-/// Returns the bytes used.
+/// The control part of recvmsg(2): writes what fits, installs descriptors, adds MSG_CTRUNC to
+/// `flags`. Returns the bytes used.
 Result<size_t> copy_out_control(Task& task, UserPtr<uint8_t> control, size_t size,
                                 Ancillary& ancillary, CloseOnExec cloexec, int& flags);
 

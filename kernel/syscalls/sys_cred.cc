@@ -20,10 +20,10 @@ constexpr uint32_t kUnchanged = UINT32_MAX;  // also never a valid id
 constexpr int32_t kMaxGroups = 65536;
 constexpr uint64_t kAllCapabilities = (2ull << CAP_LAST_CAP) - 1;
 /// Capabilities that the fsuid has to do with (linux/capability.h: CAP_FS_SET).
-constexpr uint64_t kFileCapabilities =
-    1ull << CAP_CHOWN | 1ull << CAP_MKNOD | 1ull << CAP_DAC_OVERRIDE | 1ull << CAP_DAC_READ_SEARCH |
-    1ull << CAP_FOWNER | 1ull << CAP_FSETID | 1ull << CAP_LINUX_IMMUTABLE |
-    1ull << CAP_MAC_OVERRIDE;
+constexpr uint64_t kFileCapabilities = 1ull << CAP_CHOWN | 1ull << CAP_MKNOD |
+                                       1ull << CAP_DAC_OVERRIDE | 1ull << CAP_DAC_READ_SEARCH |
+                                       1ull << CAP_FOWNER | 1ull << CAP_FSETID |
+                                       1ull << CAP_LINUX_IMMUTABLE | 1ull << CAP_MAC_OVERRIDE;
 
 /// What a change of user ids does to capabilities (Linux: cap_emulate_setxuid).
 void fix_capabilities(const Credentials& old, Credentials& next) {
@@ -297,8 +297,8 @@ struct CapabilityData {
     uint32_t inheritable;
 };
 
-/// How many CapabilityData follow the header. An unknown version is answered with ours in its place,
-/// and EINVAL.
+/// How many CapabilityData follow the header. An unknown version is answered with ours in its
+/// place, and EINVAL.
 Result<size_t> data_count(Task& task, UserPtr<CapabilityHeader> header, uint32_t version) {
     switch (version) {
         case _LINUX_CAPABILITY_VERSION_1:
@@ -357,9 +357,8 @@ Status sys_capset(Task& task, UserPtr<CapabilityHeader> header, GuestAddr data) 
     next->effective = join(in[0].effective, in[1].effective);
     next->permitted = join(in[0].permitted, in[1].permitted);
     next->inheritable = join(in[0].inheritable, in[1].inheritable);
-    const uint64_t may_inherit = old->has_capability(CAP_SETPCAP)
-                                     ? ~0ull
-                                     : old->inheritable | old->permitted;
+    const uint64_t may_inherit =
+        old->has_capability(CAP_SETPCAP) ? ~0ull : old->inheritable | old->permitted;
     if ((next->inheritable & ~may_inherit) != 0 ||
         (next->inheritable & ~(old->inheritable | old->bounding)) != 0 ||
         (next->permitted & ~old->permitted) != 0 || (next->effective & ~next->permitted) != 0) {
@@ -416,8 +415,8 @@ Result<int64_t> change_securebits(Task& task, uint64_t wanted) {
     const auto old = task.credentials();
     constexpr uint64_t kLocks = SECURE_ALL_LOCKS;
     const uint64_t locked_bits = (old->securebits & kLocks) >> 1;
-    if ((locked_bits & (old->securebits ^ wanted)) != 0 ||          // changes what is locked
-        (old->securebits & kLocks & ~wanted) != 0 ||                // opens a lock
+    if ((locked_bits & (old->securebits ^ wanted)) != 0 ||  // changes what is locked
+        (old->securebits & kLocks & ~wanted) != 0 ||        // opens a lock
         (wanted & ~(kLocks | SECURE_ALL_BITS)) != 0 || !old->has_capability(CAP_SETPCAP)) {
         return Errno(EPERM);
     }

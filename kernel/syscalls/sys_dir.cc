@@ -26,7 +26,8 @@ constexpr size_t kMaxBatch = 256 << 10;
 
 enum class Layout : uint8_t { kOld, k64 };
 
-/// Lays entries out as struct linux_dirent64 or, with the type at the very end, struct linux_dirent.
+/// Lays entries out as struct linux_dirent64 or, with the type at the very end, struct
+/// linux_dirent.
 class GuestEntries final : public DirectorySink {
   public:
     GuestEntries(size_t room, Layout layout) : room_(room), layout_(layout) {}

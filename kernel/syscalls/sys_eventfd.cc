@@ -14,8 +14,8 @@ Result<Fd> sys_eventfd2(Task& task, uint32_t initial, uint32_t flags) {
     if ((flags & ~static_cast<uint32_t>(EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE)) != 0) {
         return Errno(EINVAL);
     }
-    const auto mode = (flags & EFD_SEMAPHORE) != 0 ? EventFile::Mode::kSemaphore
-                                                   : EventFile::Mode::kCounter;
+    const auto mode =
+        (flags & EFD_SEMAPHORE) != 0 ? EventFile::Mode::kSemaphore : EventFile::Mode::kCounter;
     return task.fds().install(make_ref<EventFile>(initial, mode, flags & EFD_NONBLOCK),
                               (flags & EFD_CLOEXEC) != 0 ? CloseOnExec::kYes : CloseOnExec::kNo,
                               task.rlimit(RLIMIT_NOFILE));

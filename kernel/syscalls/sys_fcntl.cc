@@ -37,7 +37,8 @@ Result<int64_t> sys_fcntl(Task& task, Fd fd, int command, uint64_t argument) {
             if ((argument & O_ASYNC) != 0) {
                 (void)unsupported("fcntl F_SETFL O_ASYNC", EINVAL);  // ignored, as for plain files
             }
-            file->set_flags((file->flags() & ~kSettable) | (static_cast<uint32_t>(argument) & kSettable));
+            file->set_flags((file->flags() & ~kSettable) |
+                            (static_cast<uint32_t>(argument) & kSettable));
             return 0;
         case F_GETLK:
         case F_SETLK:

@@ -32,7 +32,8 @@ CloseOnExec cloexec_of(uint32_t flags) {
 Result<int64_t> install_opened(Task& task, RefPtr<File> file, uint32_t flags) {
     const auto attempt = [file, flags, &task]() -> Result<int64_t> {
         TRY(file->finish_open(task));
-        return to_integer(TRY(task.fds().install(file, cloexec_of(flags), task.rlimit(RLIMIT_NOFILE))));
+        return to_integer(
+            TRY(task.fds().install(file, cloexec_of(flags), task.rlimit(RLIMIT_NOFILE))));
     };
     return attempt_or_block(task, {file->wait_queue(), ~0u}, true, Deadline::never(), kRestartSys,
                             attempt);
@@ -89,7 +90,8 @@ Status sys_close(Task& task, Fd fd) {
 }
 
 Status sys_close_range(Task& task, uint32_t first, uint32_t last, uint32_t flags) {
-    if (first > last || (flags & ~static_cast<uint32_t>(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) != 0) {
+    if (first > last ||
+        (flags & ~static_cast<uint32_t>(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) != 0) {
         return Errno(EINVAL);
     }
     if ((flags & CLOSE_RANGE_UNSHARE) != 0 && task.fds().ref_count() > 1) {
@@ -110,7 +112,8 @@ Status sys_close_range(Task& task, uint32_t first, uint32_t last, uint32_t flags
 }
 
 Result<Fd> sys_dup(Task& task, Fd fd) {
-    return task.fds().install(TRY(task.fds().get(fd)), CloseOnExec::kNo, task.rlimit(RLIMIT_NOFILE));
+    return task.fds().install(TRY(task.fds().get(fd)), CloseOnExec::kNo,
+                              task.rlimit(RLIMIT_NOFILE));
 }
 
 Result<Fd> sys_dup2(Task& task, Fd old_fd, Fd new_fd) {
@@ -118,8 +121,8 @@ Result<Fd> sys_dup2(Task& task, Fd old_fd, Fd new_fd) {
     if (old_fd == new_fd) {
         return new_fd;
     }
-    RefPtr<File> replaced = TRY(task.fds().replace(new_fd, std::move(file), CloseOnExec::kNo,
-                                                   task.rlimit(RLIMIT_NOFILE)));
+    RefPtr<File> replaced = TRY(
+        task.fds().replace(new_fd, std::move(file), CloseOnExec::kNo, task.rlimit(RLIMIT_NOFILE)));
     if (replaced) {
         release_file(task, std::move(replaced));
     }
@@ -131,8 +134,8 @@ Result<Fd> sys_dup3(Task& task, Fd old_fd, Fd new_fd, uint32_t flags) {
         return Errno(EINVAL);
     }
     RefPtr<File> file = TRY(task.fds().get(old_fd));
-    RefPtr<File> replaced = TRY(task.fds().replace(new_fd, std::move(file), cloexec_of(flags),
-                                                   task.rlimit(RLIMIT_NOFILE)));
+    RefPtr<File> replaced = TRY(
+        task.fds().replace(new_fd, std::move(file), cloexec_of(flags), task.rlimit(RLIMIT_NOFILE)));
     if (replaced) {
         release_file(task, std::move(replaced));
     }
@@ -279,7 +282,7 @@ Status sys_fadvise64(Task& task, Fd fd, int64_t, int64_t size, int advice) {
 Status sys_readahead(Task& task, Fd fd, int64_t, size_t) {
     RefPtr<File> file = TRY(readable_file(task, fd));
     return file->path() && file->path().dentry()->inode()->is_regular() ? Status()
-                                                                       : Status(Errno(EINVAL));
+                                                                        : Status(Errno(EINVAL));
 }
 
 }  // namespace moat::kernel

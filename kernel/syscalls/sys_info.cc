@@ -64,7 +64,8 @@ Status sys_sysinfo(Task& task, UserPtr<struct sysinfo> info) {
     s.uptime = (uptime_ns() + 999'999'999) / 1'000'000'000;  // rounded up, as on Linux
     s.totalram = memory.total;
     s.freeram = memory.free;
-    s.procs = static_cast<uint16_t>(std::min<size_t>(count_tasks(task.pid_namespace()), UINT16_MAX));
+    s.procs =
+        static_cast<uint16_t>(std::min<size_t>(count_tasks(task.pid_namespace()), UINT16_MAX));
     s.mem_unit = 1;
     return task.copy_out(info, s);
 }
@@ -98,8 +99,17 @@ Result<int64_t> sys_getrandom(Task& task, GuestAddr buffer, size_t size, uint32_
 namespace {
 
 enum SyslogAction : int32_t {
-    kClose, kOpen, kRead, kReadAll, kReadClear, kClear, kConsoleOff, kConsoleOn, kConsoleLevel,
-    kSizeUnread, kSizeBuffer,
+    kClose,
+    kOpen,
+    kRead,
+    kReadAll,
+    kReadClear,
+    kClear,
+    kConsoleOff,
+    kConsoleOn,
+    kConsoleLevel,
+    kSizeUnread,
+    kSizeBuffer,
 };
 
 std::atomic<uint64_t> cleared_before{0};  // relaxed: independent of what it counts

@@ -37,8 +37,9 @@ Result<Fd> sys_inotify_init1(Task& task, uint32_t flags) {
 Result<int64_t> sys_inotify_add_watch(Task& task, Fd fd, UserPath user_path, uint32_t mask) {
     constexpr uint32_t kOptions =
         IN_ONLYDIR | IN_DONT_FOLLOW | IN_EXCL_UNLINK | IN_MASK_CREATE | IN_MASK_ADD | IN_ONESHOT;
-    if ((mask & IN_ALL_EVENTS) == 0 || (mask & ~(kOptions | IN_ALL_EVENTS | IN_UNMOUNT | IN_ISDIR |
-                                                 IN_Q_OVERFLOW | IN_IGNORED)) != 0 ||
+    if ((mask & IN_ALL_EVENTS) == 0 ||
+        (mask & ~(kOptions | IN_ALL_EVENTS | IN_UNMOUNT | IN_ISDIR | IN_Q_OVERFLOW | IN_IGNORED)) !=
+            0 ||
         (mask & (IN_MASK_ADD | IN_MASK_CREATE)) == (IN_MASK_ADD | IN_MASK_CREATE)) {
         return Errno(EINVAL);
     }

@@ -14,7 +14,8 @@ namespace {
 constexpr uint64_t kMaxOpenFiles = 1 << 20;  // fs.nr_open
 
 timeval to_timeval(uint64_t ns) {
-    return {static_cast<time_t>(ns / 1'000'000'000), static_cast<suseconds_t>(ns / 1000 % 1'000'000)};
+    return {static_cast<time_t>(ns / 1'000'000'000),
+            static_cast<suseconds_t>(ns / 1000 % 1'000'000)};
 }
 
 RlimitPair to_pair(const rlimit& limit) { return {limit.rlim_cur, limit.rlim_max}; }

@@ -60,8 +60,8 @@ Status sys_link(Task& task, UserPath old_path, UserPath new_path) {
     return sys_linkat(task, kCwd, old_path, kCwd, new_path, 0);
 }
 
-Status sys_linkat(Task& task, DirFd old_dirfd, UserPath old_path, DirFd new_dirfd, UserPath new_path,
-                  int flags) {
+Status sys_linkat(Task& task, DirFd old_dirfd, UserPath old_path, DirFd new_dirfd,
+                  UserPath new_path, int flags) {
     const std::string from = TRY(task.copy_in_path(old_path));
     const std::string to = TRY(task.copy_in_path(new_path));
     return make_link(task, old_dirfd, from, new_dirfd, to, flags);

@@ -82,8 +82,7 @@ Result<int64_t> wait_for_lock(Task& task, RefPtr<File> file, FileLocks& locks, c
 Result<int64_t> fcntl_lock(Task& task, const RefPtr<File>& file, int command,
                            UserPtr<struct flock> user_lock) {
     const struct flock given = TRY(task.copy_in(user_lock.cast<const struct flock>()));
-    const bool ofd =
-        command == F_OFD_GETLK || command == F_OFD_SETLK || command == F_OFD_SETLKW;
+    const bool ofd = command == F_OFD_GETLK || command == F_OFD_SETLK || command == F_OFD_SETLKW;
     const bool query = command == F_GETLK || command == F_OFD_GETLK;
     const bool waits = command == F_SETLKW || command == F_OFD_SETLKW;
     if (ofd && given.l_pid != 0) {

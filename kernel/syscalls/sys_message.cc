@@ -59,8 +59,7 @@ class SendCall final : public SocketCall {
     Result<int64_t> step(Task& task) override {
         for (;;) {
             if (vector && !loaded_) {
-                const Status status =
-                    load(task, UserPtr<const msghdr>(vector.at(done_).address()));
+                const Status status = load(task, UserPtr<const msghdr>(vector.at(done_).address()));
                 if (!status.ok()) {
                     return give_up(task, status.error());
                 }
@@ -136,12 +135,12 @@ class ReceiveCall final : public SocketCall {
   public:
     using SocketCall::SocketCall;
     int flags = 0;
-    UserPtr<mmsghdr> vector;           // recvmmsg
-    UserPtr<msghdr> single;            // recvmsg
-    UserPtr<uint8_t> address;          // recvfrom
+    UserPtr<mmsghdr> vector;   // recvmmsg
+    UserPtr<msghdr> single;    // recvmsg
+    UserPtr<uint8_t> address;  // recvfrom
     UserPtr<int32_t> address_size;
     uint32_t count = 1;
-    Timeout limit;                     // recvmmsg's own, looked at between messages
+    Timeout limit;  // recvmmsg's own, looked at between messages
     IoBuffer data;
     msghdr header{};
 
@@ -158,8 +157,7 @@ class ReceiveCall final : public SocketCall {
     Result<int64_t> step(Task& task) override {
         for (;;) {
             if (vector && !loaded_) {
-                const Status status =
-                    load(task, UserPtr<const msghdr>(vector.at(done_).address()));
+                const Status status = load(task, UserPtr<const msghdr>(vector.at(done_).address()));
                 if (!status.ok()) {
                     return give_up(task, status.error());
                 }
@@ -167,8 +165,8 @@ class ReceiveCall final : public SocketCall {
             }
             const Result<int64_t> received = receive_current(task);
             if (!received.ok()) {
-                const bool waits = received.error() == EAGAIN &&
-                                   !(done_ > 0 && (flags & MSG_WAITFORONE) != 0);
+                const bool waits =
+                    received.error() == EAGAIN && !(done_ > 0 && (flags & MSG_WAITFORONE) != 0);
                 return waits ? received : give_up(task, received.error());
             }
             if (!vector) {
@@ -225,8 +223,7 @@ class ReceiveCall final : public SocketCall {
 
     /// Hands out all but the bytes.
     Result<int64_t> finish(Task& task, int64_t result) {
-        const auto cloexec =
-            (flags & MSG_CMSG_CLOEXEC) != 0 ? CloseOnExec::kYes : CloseOnExec::kNo;
+        const auto cloexec = (flags & MSG_CMSG_CLOEXEC) != 0 ? CloseOnExec::kYes : CloseOnExec::kNo;
         if (!vector && !single) {
             TRY(copy_out_address(task, from_, address, address_size));
             control_ = {};
@@ -241,8 +238,8 @@ class ReceiveCall final : public SocketCall {
         }
         int out_flags = message_flags_ | (flags & MSG_CMSG_CLOEXEC);
         const UserPtr<uint8_t> control(reinterpret_cast<uint64_t>(header.msg_control));
-        header.msg_controllen = TRY(copy_out_control(task, control, header.msg_controllen, control_,
-                                                     cloexec, out_flags));
+        header.msg_controllen = TRY(
+            copy_out_control(task, control, header.msg_controllen, control_, cloexec, out_flags));
         header.msg_flags = out_flags;
         // Only what recvmsg(2) says it changes.
         TRY(task.copy_out(UserPtr<uint32_t>(at + offsetof(msghdr, msg_namelen)),
@@ -265,8 +262,7 @@ class ReceiveCall final : public SocketCall {
 Result<std::shared_ptr<ReceiveCall>> start_receive(Task& task, Fd fd, int flags) {
     auto call = std::make_shared<ReceiveCall>(TRY(get_socket(task, fd)));
     call->flags = flags;
-    call->may_wait =
-        !call->socket->nonblocking() && (flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) == 0;
+    call->may_wait = !call->socket->nonblocking() && (flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) == 0;
     call->events = EPOLLIN;
     call->deadline = call->socket->receive_deadline();
     return call;

@@ -54,8 +54,8 @@ Result<int64_t> to_result(int64_t value) {
 
 }  // namespace
 
-Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protection, int flags, Fd fd,
-                         uint64_t offset) {
+Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protection, int flags,
+                         Fd fd, uint64_t offset) {
     if (size == 0 || (offset & (kPageSize - 1)) != 0) {
         return Errno(EINVAL);
     }
@@ -85,10 +85,10 @@ Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protec
         if (!task.in_stub()) {
             return kNeedStub;
         }
-        return to_result(run_one(
-            task, {SYS_mmap,
-                   {address, size, static_cast<uint64_t>(protection),
-                    static_cast<uint64_t>(flags & ~MAP_LOCKED), ~uint64_t{0}, 0}}));
+        return to_result(
+            run_one(task, {SYS_mmap,
+                           {address, size, static_cast<uint64_t>(protection),
+                            static_cast<uint64_t>(flags & ~MAP_LOCKED), ~uint64_t{0}, 0}}));
     }
 
     const RefPtr<File> file = TRY(task.fds().get(fd));
@@ -104,9 +104,8 @@ Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protec
         return Errno(EPERM);
     }
     const bool anonymous = is_zero_device(*file);
-    const MapSource source =
-        anonymous ? MapSource{.may_write_shared = true}
-                  : TRY(file->map_source(task, protection, shared));
+    const MapSource source = anonymous ? MapSource{.may_write_shared = true}
+                                       : TRY(file->map_source(task, protection, shared));
     if (shared && (protection & PROT_WRITE) != 0 && !source.may_write_shared) {
         return Errno(EACCES);
     }
@@ -114,10 +113,10 @@ Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protec
         return kNeedStub;
     }
     int host_flags = flags & ~MAP_LOCKED;
-    platform::Order order{SYS_mmap,
-                          {address, size, static_cast<uint64_t>(protection), 0,
-                           static_cast<uint64_t>(MOAT_LEND_FD),
-                           offset + static_cast<uint64_t>(source.offset_shift)}};
+    platform::Order order{
+        SYS_mmap,
+        {address, size, static_cast<uint64_t>(protection), 0, static_cast<uint64_t>(MOAT_LEND_FD),
+         offset + static_cast<uint64_t>(source.offset_shift)}};
     if (anonymous) {
         host_flags |= MAP_ANONYMOUS;
         order.arguments[4] = ~uint64_t{0};
@@ -126,8 +125,8 @@ Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protec
         ScopedFd read_only;
         int lent = source.host_fd;
         if (shared && !file->writable() && (::fcntl(lent, F_GETFL) & O_ACCMODE) != O_RDONLY) {
-            // What lends its pages can be written, this description cannot: without the right in the
-            // host's descriptor no later mprotect() gets it back.
+            // What lends its pages can be written, this description cannot: without the right in
+            // the host's descriptor no later mprotect() gets it back.
             read_only = TRY(reopen_read_only(source.host_fd));
             lent = read_only.get();
         }
@@ -171,9 +170,9 @@ Result<int64_t> sys_madvise(Task&, uint64_t address, uint64_t size, int advice) 
     // What changes only the caller's own pages. The rest (HWPOISON, REMOVE, MERGEABLE, ...) has
     // effects beyond them, or reads the stub's.
     static constexpr int kAllowed[] = {
-        MADV_NORMAL,   MADV_RANDOM,     MADV_SEQUENTIAL,    MADV_WILLNEED,       MADV_DONTNEED,
-        MADV_FREE,     MADV_DONTFORK,   MADV_DOFORK,        MADV_HUGEPAGE,       MADV_NOHUGEPAGE,
-        MADV_DONTDUMP, MADV_DODUMP,     MADV_WIPEONFORK,    MADV_KEEPONFORK,     MADV_COLD,
+        MADV_NORMAL,   MADV_RANDOM,        MADV_SEQUENTIAL,    MADV_WILLNEED,   MADV_DONTNEED,
+        MADV_FREE,     MADV_DONTFORK,      MADV_DOFORK,        MADV_HUGEPAGE,   MADV_NOHUGEPAGE,
+        MADV_DONTDUMP, MADV_DODUMP,        MADV_WIPEONFORK,    MADV_KEEPONFORK, MADV_COLD,
         MADV_PAGEOUT,  MADV_POPULATE_READ, MADV_POPULATE_WRITE};
     if (std::find(std::begin(kAllowed), std::end(kAllowed), advice) == std::end(kAllowed)) {
         return advice == MADV_REMOVE ? unsupported("madvise MADV_REMOVE", EINVAL) : Errno(EINVAL);

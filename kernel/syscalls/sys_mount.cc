@@ -48,7 +48,8 @@ Status mount_new(Task& task, const Path& target, const std::string& source, cons
         return error == ENODEV || error == EPERM ? unsupported("mount of this type", error)
                                                  : fs.error();
     }
-    TRY(task.fs().mounts_ref()->mount(target, std::move(*fs), flags, source.empty() ? type : source));
+    TRY(task.fs().mounts_ref()->mount(target, std::move(*fs), flags,
+                                      source.empty() ? type : source));
     return {};
 }
 
@@ -72,11 +73,13 @@ Status sys_mount(Task& task, UserPath user_source, UserPath user_target, UserPat
     if (user_data && takes_data) {
         data = TRY(task.copy_in_string(user_data, kPageSize, Errno(EINVAL)));
     }
-    const Path target = follow_mounts(TRY(resolve(task, kCwd, TRY(task.copy_in_path(user_target)))));
+    const Path target =
+        follow_mounts(TRY(resolve(task, kCwd, TRY(task.copy_in_path(user_target)))));
     TRY(require_admin(task));
     const RefPtr<MountNamespace> mounts = task.fs().mounts_ref();
     if ((flags & MS_REMOUNT) != 0) {
-        // With and without MS_BIND: only the mount's flags; a file system's own options stay as they are.
+        // With and without MS_BIND: only the mount's flags; a file system's own options stay as
+        // they are.
         if (!is_mount_root(target)) {
             return Errno(EINVAL);
         }
@@ -124,10 +127,8 @@ Status sys_umount2(Task& task, UserPath user_target, int flags) {
 
 Status sys_pivot_root(Task& task, UserPath user_new_root, UserPath user_put_old) {
     TRY(require_admin(task));
-    const Path next =
-        TRY(resolve(task, kCwd, TRY(task.copy_in_path(user_new_root)), kDirectory));
-    const Path put_old =
-        TRY(resolve(task, kCwd, TRY(task.copy_in_path(user_put_old)), kDirectory));
+    const Path next = TRY(resolve(task, kCwd, TRY(task.copy_in_path(user_new_root)), kDirectory));
+    const Path put_old = TRY(resolve(task, kCwd, TRY(task.copy_in_path(user_put_old)), kDirectory));
     FsContext& fs = task.fs();
     const RefPtr<MountNamespace> mounts = fs.mounts_ref();
     const Path old = mounts->root();

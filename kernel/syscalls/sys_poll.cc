@@ -36,8 +36,8 @@ struct PollCall {
             pollfd& p = fds[i];
             if (files[i]) {
                 const auto wanted = static_cast<uint16_t>(p.events);
-                p.revents = static_cast<int16_t>(ready_mask(*files[i]) &
-                                                 (wanted | POLLERR | POLLHUP));
+                p.revents =
+                    static_cast<int16_t>(ready_mask(*files[i]) & (wanted | POLLERR | POLLHUP));
             } else {
                 p.revents = p.fd < 0 ? 0 : POLLNVAL;
             }
@@ -60,7 +60,8 @@ struct PollCall {
     }
 };
 
-/// `finish` is told what the call gives, and gives what the guest gets: ppoll(2) writes back the time.
+/// `finish` is told what the call gives, and gives what the guest gets: ppoll(2) writes back the
+/// time.
 template <typename Finish>
 Result<int64_t> do_poll(Task& task, UserPtr<pollfd> user, uint32_t count, Timeout timeout,
                         Finish finish) {
@@ -72,8 +73,8 @@ Result<int64_t> do_poll(Task& task, UserPtr<pollfd> user, uint32_t count, Timeou
     call->fds = TRY(task.copy_in_array(user.cast<const pollfd>(), count));
     call->files.reserve(count);
     for (const pollfd& p : call->fds) {
-        Result<RefPtr<File>> file = p.fd < 0 ? Result<RefPtr<File>>(RefPtr<File>())
-                                             : task.fds().get(Fd{p.fd});
+        Result<RefPtr<File>> file =
+            p.fd < 0 ? Result<RefPtr<File>>(RefPtr<File>()) : task.fds().get(Fd{p.fd});
         call->files.push_back(file.ok() ? std::move(*file) : nullptr);
     }
     const int64_t ready = call->look();
@@ -96,8 +97,8 @@ Result<int64_t> do_poll(Task& task, UserPtr<pollfd> user, uint32_t count, Timeou
                  });
 }
 
-/// Writes what is left of `timeout` to `user`; a call that was to be restarted is not if that fails, as
-/// it would start over with the whole time (Linux: poll_select_finish).
+/// Writes what is left of `timeout` to `user`; a call that was to be restarted is not if that
+/// fails, as it would start over with the whole time (Linux: poll_select_finish).
 template <typename T>
 Result<int64_t> with_remaining(Task& task, UserPtr<T> user, const Timeout& timeout,
                                Result<int64_t> result) {
@@ -248,8 +249,7 @@ Result<int64_t> sys_poll(Task& task, UserPtr<pollfd> fds, uint32_t count, int ti
     if (const auto resumed = task.resumed_deadline()) {
         limit.deadline = *resumed;
     }
-    return do_poll(task, fds, count, limit,
-                   [](Task&, Result<int64_t> result) { return result; });
+    return do_poll(task, fds, count, limit, [](Task&, Result<int64_t> result) { return result; });
 }
 
 Result<int64_t> sys_ppoll(Task& task, UserPtr<pollfd> fds, uint32_t count,
@@ -280,9 +280,9 @@ Result<int64_t> sys_select(Task& task, int count, UserPtr<uint64_t> read, UserPt
                      });
 }
 
-Result<int64_t> sys_pselect6(Task& task, int count, UserPtr<uint64_t> read,
-                             UserPtr<uint64_t> write, UserPtr<uint64_t> except,
-                             UserPtr<timespec> timeout, UserPtr<const SelectMask> mask) {
+Result<int64_t> sys_pselect6(Task& task, int count, UserPtr<uint64_t> read, UserPtr<uint64_t> write,
+                             UserPtr<uint64_t> except, UserPtr<timespec> timeout,
+                             UserPtr<const SelectMask> mask) {
     SelectMask wanted{};
     if (mask) {
         wanted = TRY(task.copy_in(mask));

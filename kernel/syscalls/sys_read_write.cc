@@ -72,8 +72,8 @@ struct Read {
     int64_t offset;
 
     Result<int64_t> attempt(Task& task) {
-        const auto n = offset == kOwnPosition ? file->read(task, buffer)
-                                              : file->pread(task, buffer, offset);
+        const auto n =
+            offset == kOwnPosition ? file->read(task, buffer) : file->pread(task, buffer, offset);
         if (!n.ok()) {
             return n.error();
         }
@@ -158,21 +158,21 @@ Result<int64_t> write_file(Task& task, RefPtr<File> file, IoBuffer buffer, int64
     if (!waits || queue == nullptr) {
         return write.buffer.transferred() != 0 ? write.finish(task) : first;
     }
-    return block(task, {{queue, EPOLLOUT | EPOLLHUP | EPOLLERR}}, deadline_of(timeout),
-                 [write = std::move(write), timeout](Task& waiting, Wake wake) mutable
-                 -> Result<int64_t> {
-                     const auto again = write.attempt(waiting);
-                     if (again.ok() || !(again.error() == EAGAIN)) {
-                         return again;
-                     }
-                     if (wake == Wake::kReady) {
-                         return kBlocked;
-                     }
-                     if (write.buffer.transferred() != 0) {
-                         return write.finish(waiting);
-                     }
-                     return wake == Wake::kTimeout ? Errno(EAGAIN) : interrupted(timeout);
-                 });
+    return block(
+        task, {{queue, EPOLLOUT | EPOLLHUP | EPOLLERR}}, deadline_of(timeout),
+        [write = std::move(write), timeout](Task& waiting, Wake wake) mutable -> Result<int64_t> {
+            const auto again = write.attempt(waiting);
+            if (again.ok() || !(again.error() == EAGAIN)) {
+                return again;
+            }
+            if (wake == Wake::kReady) {
+                return kBlocked;
+            }
+            if (write.buffer.transferred() != 0) {
+                return write.finish(waiting);
+            }
+            return wake == Wake::kTimeout ? Errno(EAGAIN) : interrupted(timeout);
+        });
 }
 
 Result<int64_t> sys_read(Task& task, Fd fd, GuestAddr buffer, size_t count) {
@@ -205,7 +205,8 @@ Result<int64_t> sys_pwrite64(Task& task, Fd fd, GuestAddr buffer, size_t count, 
 
 Result<int64_t> sys_readv(Task& task, Fd fd, UserPtr<const iovec> pieces, uint64_t count) {
     RefPtr<File> file = TRY(readable_file(task, fd));
-    return read_file(task, std::move(file), TRY(IoBuffer::guest_iovec(task.mm_ref(), pieces, count)));
+    return read_file(task, std::move(file),
+                     TRY(IoBuffer::guest_iovec(task.mm_ref(), pieces, count)));
 }
 
 Result<int64_t> sys_writev(Task& task, Fd fd, UserPtr<const iovec> pieces, uint64_t count) {
@@ -220,8 +221,8 @@ Result<int64_t> sys_preadv(Task& task, Fd fd, UserPtr<const iovec> pieces, uint6
         return Errno(EINVAL);
     }
     RefPtr<File> file = TRY(readable_file(task, fd));
-    return read_file(task, std::move(file), TRY(IoBuffer::guest_iovec(task.mm_ref(), pieces, count)),
-                     offset);
+    return read_file(task, std::move(file),
+                     TRY(IoBuffer::guest_iovec(task.mm_ref(), pieces, count)), offset);
 }
 
 Result<int64_t> sys_pwritev(Task& task, Fd fd, UserPtr<const iovec> pieces, uint64_t count,
@@ -243,8 +244,9 @@ Result<int64_t> sys_preadv2(Task& task, Fd fd, UserPtr<const iovec> pieces, uint
         return Errno(EINVAL);
     }
     RefPtr<File> file = TRY(readable_file(task, fd));
-    return read_file(task, std::move(file), TRY(IoBuffer::guest_iovec(task.mm_ref(), pieces, count)),
-                     offset, (flags & RWF_NOWAIT) != 0 ? MayWait::kNo : MayWait::kYes);
+    return read_file(task, std::move(file),
+                     TRY(IoBuffer::guest_iovec(task.mm_ref(), pieces, count)), offset,
+                     (flags & RWF_NOWAIT) != 0 ? MayWait::kNo : MayWait::kYes);
 }
 
 Result<int64_t> sys_pwritev2(Task& task, Fd fd, UserPtr<const iovec> pieces, uint64_t count,
@@ -256,9 +258,8 @@ Result<int64_t> sys_pwritev2(Task& task, Fd fd, UserPtr<const iovec> pieces, uin
         return Errno(EINVAL);
     }
     RefPtr<File> file = TRY(writable_file(task, fd));
-    auto written =
-        write_file(task, file, TRY(IoBuffer::guest_iovec(task.mm_ref(), pieces, count)), offset,
-                   (flags & RWF_NOWAIT) != 0 ? MayWait::kNo : MayWait::kYes);
+    auto written = write_file(task, file, TRY(IoBuffer::guest_iovec(task.mm_ref(), pieces, count)),
+                              offset, (flags & RWF_NOWAIT) != 0 ? MayWait::kNo : MayWait::kYes);
     if (written.ok() && (flags & (RWF_DSYNC | RWF_SYNC)) != 0) {
         TRY(file->sync(task, (flags & RWF_SYNC) == 0));
     }

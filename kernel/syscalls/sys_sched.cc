@@ -1,5 +1,5 @@
-// Scheduling as far as it can be asked for. The host schedules guests' threads within their cgroup; what
-// guests set is kept and told, but does not change that (the rows in the table say so).
+// Scheduling as far as it can be asked for. The host schedules guests' threads within their cgroup;
+// what guests set is kept and told, but does not change that (the rows in the table say so).
 
 #include <linux/capability.h>
 #include <linux/sched.h>
@@ -10,9 +10,9 @@
 
 #include "kernel/fs/proc/machine.h"
 #include "kernel/fs/proc/task_view.h"
-#include "kernel/task/container.h"
 #include "kernel/syscalls/handlers_misc.h"
 #include "kernel/syscalls/syscall.h"
+#include "kernel/task/container.h"
 #include "kernel/task/task.h"
 #include "kernel/task/task_table.h"
 
@@ -43,8 +43,8 @@ bool may_change(Task& task, Task& target) {
            mine->has_capability(CAP_SYS_NICE);
 }
 
-/// The tasks that getpriority(2) and ioprio_get(2) mean: one, those of a process group, or else those of
-/// a user. ESRCH: none.
+/// The tasks that getpriority(2) and ioprio_get(2) mean: one, those of a process group, or else
+/// those of a user. ESRCH: none.
 Result<std::vector<RefPtr<Task>>> targets_of(Task& task, bool process, bool group, int32_t who) {
     std::vector<RefPtr<Task>> targets;
     auto add_process = [&](const ThreadGroup& g) {
@@ -100,8 +100,8 @@ Status check_policy(Task& task, int32_t policy, int32_t priority) {
 
 /// Beyond the limit RLIMIT_NICE sets (getrlimit(2)) only CAP_SYS_NICE makes a task nicer to itself.
 bool may_nice(Task& task, Task& target, int32_t nice) {
-    return nice >= target.scheduling.nice || nice >= 20 - static_cast<int64_t>(std::min<uint64_t>(
-                                                              target.rlimit(RLIMIT_NICE), 40)) ||
+    return nice >= target.scheduling.nice ||
+           nice >= 20 - static_cast<int64_t>(std::min<uint64_t>(target.rlimit(RLIMIT_NICE), 40)) ||
            task.has_capability(CAP_SYS_NICE);
 }
 
@@ -112,8 +112,7 @@ Result<int64_t> sys_getpriority(Task& task, int32_t which, int32_t who) {
         return Errno(EINVAL);
     }
     int32_t lowest = 20;
-    for (const auto& t :
-         TRY(targets_of(task, which == PRIO_PROCESS, which == PRIO_PGRP, who))) {
+    for (const auto& t : TRY(targets_of(task, which == PRIO_PROCESS, which == PRIO_PGRP, who))) {
         lowest = std::min(lowest, t->scheduling.nice.load());
     }
     return 20 - lowest;  // the raw call's 40..1 (getpriority(2), C library/kernel differences)
@@ -125,8 +124,7 @@ Status sys_setpriority(Task& task, int32_t which, int32_t who, int32_t nice) {
     }
     nice = std::clamp(nice, -20, 19);
     Status result = {};
-    for (const auto& t :
-         TRY(targets_of(task, which == PRIO_PROCESS, which == PRIO_PGRP, who))) {
+    for (const auto& t : TRY(targets_of(task, which == PRIO_PROCESS, which == PRIO_PGRP, who))) {
         if (!may_change(task, *t)) {
             result = Errno(EPERM);
         } else if (!may_nice(task, *t, nice)) {

@@ -1,6 +1,6 @@
 // Calls that move bytes from one file to another: through a buffer of the sentry, never through the
-// guest. A pipe as the source is looked into first and emptied by what the other side took, so nothing
-// is lost when that is less.
+// guest. A pipe as the source is looked into first and emptied by what the other side took, so
+// nothing is lost when that is less.
 
 #include <fcntl.h>
 
@@ -22,8 +22,7 @@ namespace moat::kernel {
 namespace {
 
 constexpr size_t kChunk = 64 << 10;
-constexpr uint32_t kSpliceFlags =
-    SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT;
+constexpr uint32_t kSpliceFlags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT;
 
 bool is_seekable_file(const File& file) {
     return file.path() && file.path().dentry()->inode()->is_regular();
@@ -32,8 +31,9 @@ bool is_seekable_file(const File& file) {
 /// One side of a copy.
 struct Side {
     RefPtr<File> file;
-    int64_t offset = kOwnPosition;      ///< or where to read or write next
-    UserPtr<int64_t> user_offset;       ///< told the new offset at the end; null: the file's own position
+    int64_t offset = kOwnPosition;  ///< or where to read or write next
+    UserPtr<int64_t>
+        user_offset;  ///< told the new offset at the end; null: the file's own position
 };
 
 /// A copy under way, owned by the call's continuation.
@@ -41,8 +41,9 @@ struct Copy {
     Side in, out;
     size_t left;
     size_t done = 0;
-    bool whole = true;   ///< goes on until all is moved (sendfile), not only until something is (splice)
-    bool keep = false;   ///< tee(2): the source keeps its bytes
+    bool whole =
+        true;  ///< goes on until all is moved (sendfile), not only until something is (splice)
+    bool keep = false;           ///< tee(2): the source keeps its bytes
     bool waits_for_out = false;  ///< what the last EAGAIN was for
 
     /// Moves one chunk. 0: the source has ended.
@@ -188,8 +189,8 @@ Result<int64_t> sys_sendfile(Task& task, Fd out, Fd in, UserPtr<int64_t> offset,
         if (position.ok()) {
             copy.in.offset = *position;
         } else {
-            // Linux: fs/splice.c:splice_direct_to_actor: "we don't want to randomly drop data". What a
-            // stream gave and the other side did not take could not be put back.
+            // Linux: fs/splice.c:splice_direct_to_actor: "we don't want to randomly drop data".
+            // What a stream gave and the other side did not take could not be put back.
             return Errno(EINVAL);
         }
     }
@@ -221,8 +222,8 @@ Result<int64_t> sys_splice(Task& task, Fd in, UserPtr<int64_t> in_offset, Fd out
         &static_cast<PipeFile&>(*source).pipe() == &static_cast<PipeFile&>(*target).pipe()) {
         return Errno(EINVAL);
     }
-    const bool waits = (flags & SPLICE_F_NONBLOCK) == 0 && !source->nonblocking() &&
-                       !target->nonblocking();
+    const bool waits =
+        (flags & SPLICE_F_NONBLOCK) == 0 && !source->nonblocking() && !target->nonblocking();
     Copy copy;
     copy.in = TRY(side_at(task, std::move(source), in_offset));
     copy.out = TRY(side_at(task, std::move(target), out_offset));

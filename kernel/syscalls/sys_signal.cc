@@ -91,8 +91,9 @@ Status sys_rt_sigpending(Task& task, UserPtr<uint64_t> set, size_t size) {
     return task.copy_out_bytes(set.address(), &pending, size);
 }
 
-Result<int64_t> sys_rt_sigtimedwait(Task& task, UserPtr<const uint64_t> set, UserPtr<SignalInfo> info,
-                                    UserPtr<const timespec> timeout, size_t size) {
+Result<int64_t> sys_rt_sigtimedwait(Task& task, UserPtr<const uint64_t> set,
+                                    UserPtr<SignalInfo> info, UserPtr<const timespec> timeout,
+                                    size_t size) {
     if (size != kMaskSize) {
         return Errno(EINVAL);
     }
@@ -308,7 +309,8 @@ Status sys_tkill(Task& task, int32_t tid, int signal) {
 namespace {
 
 // rt_sigqueueinfo(2): nobody may pretend to be the kernel or kill(2), except to itself.
-Result<SignalInfo> queued_info(Task& task, int32_t pid, int signal, UserPtr<const SignalInfo> user) {
+Result<SignalInfo> queued_info(Task& task, int32_t pid, int signal,
+                               UserPtr<const SignalInfo> user) {
     SignalInfo info = TRY(task.copy_in(user));
     info.signo = signal;
     if ((info.code >= 0 || info.code == SI_TKILL) && task.pid() != pid) {

@@ -57,7 +57,8 @@ class AcceptCall final : public SocketCall {
     }
 };
 
-/// connect(2) once it has to wait: for the host to finish, or for room in a unix listener's backlog.
+/// connect(2) once it has to wait: for the host to finish, or for room in a unix listener's
+/// backlog.
 class ConnectCall final : public SocketCall {
   public:
     using SocketCall::SocketCall;
@@ -96,8 +97,8 @@ Status sys_socketpair(Task& task, int domain, int type, int protocol, UserPtr<in
         return Errno(domain == AF_INET || domain == AF_INET6 ? EOPNOTSUPP : EAFNOSUPPORT);
     }
     auto [a, b] = TRY(UnixSocket::make_pair(task, kind, protocol, flags));
-    const auto [first, second] = TRY(task.fds().install_pair(std::move(a), std::move(b), cloexec,
-                                                             task.rlimit(RLIMIT_NOFILE)));
+    const auto [first, second] = TRY(
+        task.fds().install_pair(std::move(a), std::move(b), cloexec, task.rlimit(RLIMIT_NOFILE)));
     const int32_t numbers[2] = {to_integer(first), to_integer(second)};
     const Status copied = task.copy_out_bytes(fds.address(), numbers, sizeof numbers);
     if (!copied.ok()) {

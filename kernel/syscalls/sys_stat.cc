@@ -17,8 +17,8 @@ namespace moat::kernel {
 
 namespace {
 
-/// As the guest sees it: owners that its user namespace does not map are nobody (user_namespaces(7):
-/// overflow ids).
+/// As the guest sees it: owners that its user namespace does not map are nobody
+/// (user_namespaces(7): overflow ids).
 struct stat shown_to(Task& task, struct stat st) {
     constexpr uint32_t kOverflowId = 65534;
     st.st_uid = task.credentials()->has_uid(st.st_uid) ? st.st_uid : kOverflowId;
@@ -111,7 +111,8 @@ Result<timespec> to_timespec(const timeval& t) {
     return timespec{t.tv_sec, t.tv_usec * 1000};
 }
 
-Status set_times_us(Task& task, DirFd dirfd, UserPath user_path, UserPtr<const timeval> user_times) {
+Status set_times_us(Task& task, DirFd dirfd, UserPath user_path,
+                    UserPtr<const timeval> user_times) {
     timespec times[2];
     if (user_times) {
         const auto given = TRY(task.copy_in_array(user_times, 2));
@@ -139,7 +140,8 @@ Status sys_fstat(Task& task, Fd fd, UserPtr<struct stat> out) {
 
 Status sys_newfstatat(Task& task, DirFd dirfd, UserPath path, UserPtr<struct stat> out, int flags) {
     if ((flags & AT_EMPTY_PATH) != 0 && path.is_null()) {
-        return task.copy_out(out, shown_to(task, TRY(stat_at(task, dirfd, "", flags))));  // Linux from 6.11 on
+        return task.copy_out(
+            out, shown_to(task, TRY(stat_at(task, dirfd, "", flags))));  // Linux from 6.11 on
     }
     return stat_to_guest(task, dirfd, path, out, flags);
 }
@@ -152,8 +154,9 @@ Status sys_statx(Task& task, DirFd dirfd, UserPath user_path, int flags, uint32_
             0) {
         return Errno(EINVAL);
     }
-    const std::string path =
-        user_path.is_null() && (flags & AT_EMPTY_PATH) != 0 ? "" : TRY(task.copy_in_path(user_path));
+    const std::string path = user_path.is_null() && (flags & AT_EMPTY_PATH) != 0
+                                 ? ""
+                                 : TRY(task.copy_in_path(user_path));
     Resolved found;
     if (path.empty() && (flags & AT_EMPTY_PATH) != 0 && !(dirfd == kCwd)) {
         RefPtr<File> file = TRY(task.fds().get(Fd{static_cast<int32_t>(dirfd)}));
@@ -200,8 +203,8 @@ Status sys_faccessat2(Task& task, DirFd dirfd, UserPath path, int mode, int flag
 
 Status sys_statfs(Task& task, UserPath user_path, UserPtr<struct statfs> out) {
     const Path path = TRY(resolve(task, kCwd, TRY(task.copy_in_path(user_path))));
-    return task.copy_out(
-        out, with_mount(TRY(path.mount()->file_system().statistics()), *path.mount()));
+    return task.copy_out(out,
+                         with_mount(TRY(path.mount()->file_system().statistics()), *path.mount()));
 }
 
 Status sys_fstatfs(Task& task, Fd fd, UserPtr<struct statfs> out) {
@@ -270,8 +273,8 @@ Status sys_futimesat(Task& task, DirFd dirfd, UserPath path, UserPtr<const timev
     return set_times_us(task, dirfd, path, times);
 }
 
-Status sys_utimensat(Task& task, DirFd dirfd, UserPath user_path, UserPtr<const timespec> user_times,
-                     int flags) {
+Status sys_utimensat(Task& task, DirFd dirfd, UserPath user_path,
+                     UserPtr<const timespec> user_times, int flags) {
     timespec times[2];
     if (user_times) {
         const auto given = TRY(task.copy_in_array(user_times, 2));

@@ -143,7 +143,8 @@ Result<int64_t> sys_wait4(Task& task, int32_t pid, UserPtr<int32_t> status, int 
         id = -pid;
     }
     return TaskLife::wait(
-        task, idtype, id, (options & ~WUNTRACED) | WEXITED | ((options & WUNTRACED) != 0 ? WSTOPPED : 0),
+        task, idtype, id,
+        (options & ~WUNTRACED) | WEXITED | ((options & WUNTRACED) != 0 ? WSTOPPED : 0),
         [status, usage](Task& t, const WaitResult& result) -> Result<int64_t> {
             if (result.code == 0) {
                 return 0;
@@ -158,8 +159,8 @@ Result<int64_t> sys_wait4(Task& task, int32_t pid, UserPtr<int32_t> status, int 
         });
 }
 
-Result<int64_t> sys_waitid(Task& task, int idtype, int32_t id, UserPtr<SignalInfo> info, int options,
-                           UserPtr<struct rusage> usage) {
+Result<int64_t> sys_waitid(Task& task, int idtype, int32_t id, UserPtr<SignalInfo> info,
+                           int options, UserPtr<struct rusage> usage) {
     constexpr int kAllowed =
         WNOHANG | WNOWAIT | WEXITED | WSTOPPED | WCONTINUED | __WNOTHREAD | __WCLONE | __WALL;
     if ((options & ~kAllowed) != 0 || (options & (WEXITED | WSTOPPED | WCONTINUED)) == 0) {
@@ -307,8 +308,8 @@ Result<int64_t> sys_futex(Task& task, GuestAddr address, int operation, uint32_t
                     deadline += monotonic_ns() - realtime_ns();
                 }
             }
-            return futex_wait(task, address, value, command == FUTEX_WAIT ? ~0u : value3, is_private,
-                              deadline, timeout != 0);
+            return futex_wait(task, address, value, command == FUTEX_WAIT ? ~0u : value3,
+                              is_private, deadline, timeout != 0);
         }
         case FUTEX_WAKE:
             return futex_wake(task, address, static_cast<int>(value), ~0u, is_private);

@@ -1,5 +1,5 @@
-// Clocks and sleeping. What only concerns the caller (CPU clocks) is answered by the host kernel in the
-// guest's own host thread.
+// Clocks and sleeping. What only concerns the caller (CPU clocks) is answered by the host kernel in
+// the guest's own host thread.
 
 #include <algorithm>
 
@@ -26,8 +26,9 @@ bool is_readable_clock(int clock) {
     }
 }
 
-/// A guest's process is a process of the host and its threads are threads: the host's CPU clocks of the
-/// caller are right. Other processes' clocks (negative numbers) carry pids, the guest's: other_cpu_ns().
+/// A guest's process is a process of the host and its threads are threads: the host's CPU clocks of
+/// the caller are right. Other processes' clocks (negative numbers) carry pids, the guest's:
+/// other_cpu_ns().
 bool is_own_cpu_clock(int clock) {
     return clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID;
 }
@@ -50,8 +51,7 @@ Result<int64_t> other_cpu_ns(Task& task, int clock) {
             id == 0 ? RefPtr<ThreadGroup>(&task.group()) : task.pid_namespace().find_group(id);
         return group ? Result<int64_t>(static_cast<int64_t>(group->cpu_ns())) : Errno(EINVAL);
     }
-    const RefPtr<Task> thread =
-        id == 0 ? RefPtr<Task>(&task) : task.pid_namespace().find_task(id);
+    const RefPtr<Task> thread = id == 0 ? RefPtr<Task>(&task) : task.pid_namespace().find_task(id);
     if (!thread || &thread->group() != &task.group()) {
         return Errno(EINVAL);  // only its own process's threads
     }

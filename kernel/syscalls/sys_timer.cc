@@ -27,8 +27,8 @@ itimerval to_itimerval(const IntervalTimer::Setting& setting) {
     itimerval value{};
     value.it_interval = to_timeval(setting.interval_ns);
     // A timer that is armed never shows zero.
-    value.it_value = to_timeval(
-        setting.remaining_ns == 0 ? 0 : std::max<int64_t>(setting.remaining_ns, 1000));
+    value.it_value =
+        to_timeval(setting.remaining_ns == 0 ? 0 : std::max<int64_t>(setting.remaining_ns, 1000));
     return value;
 }
 
@@ -78,9 +78,10 @@ Status sys_setitimer(Task& task, int which, UserPtr<const itimerval> value,
     }
     TRY(check_which(which));
     const int64_t first = to_ns(wanted.it_value);
-    const IntervalTimer::Setting before = ProcessTimers::of(task.group())
-        ->real().set(first != 0 ? add_saturating(monotonic_ns(), first) : 0,
-                     to_ns(wanted.it_interval));
+    const IntervalTimer::Setting before =
+        ProcessTimers::of(task.group())
+            ->real()
+            .set(first != 0 ? add_saturating(monotonic_ns(), first) : 0, to_ns(wanted.it_interval));
     if (old) {
         TRY(task.copy_out(old, to_itimerval(before)));
     }
@@ -89,8 +90,8 @@ Status sys_setitimer(Task& task, int which, UserPtr<const itimerval> value,
 
 Result<int64_t> sys_alarm(Task& task, uint32_t seconds) {
     const int64_t ns = int64_t{seconds} * 1'000'000'000;
-    const auto timers = seconds != 0 ? ProcessTimers::of(task.group())
-                                     : ProcessTimers::find(task.group());
+    const auto timers =
+        seconds != 0 ? ProcessTimers::of(task.group()) : ProcessTimers::find(task.group());
     if (!timers) {
         return 0;
     }

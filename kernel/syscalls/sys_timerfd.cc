@@ -40,8 +40,8 @@ Status sys_timerfd_settime(Task& task, Fd fd, uint32_t flags, UserPtr<const itim
         return Errno(EINVAL);
     }
     const auto file = TRY(get_timer(task, fd));
-    const itimerspec before = static_cast<TimerFile&>(*file).core().set(
-        wanted, (flags & TFD_TIMER_ABSTIME) != 0);
+    const itimerspec before =
+        static_cast<TimerFile&>(*file).core().set(wanted, (flags & TFD_TIMER_ABSTIME) != 0);
     if (old) {
         TRY(task.copy_out(old, before));
     }

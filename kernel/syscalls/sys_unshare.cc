@@ -19,8 +19,8 @@ constexpr uint64_t kOtherNamespaces = CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSE
                                       CLONE_NEWNET | CLONE_NEWCGROUP | 0x80 /* CLONE_NEWTIME */;
 /// What only a process of one thread may ask for; there is nothing to unshare then.
 constexpr uint64_t kSingleThread = CLONE_THREAD | CLONE_SIGHAND | CLONE_VM;
-constexpr uint64_t kKnown = kOtherNamespaces | kSingleThread | CLONE_NEWNS | CLONE_FS | CLONE_FILES |
-                            CLONE_SYSVSEM;
+constexpr uint64_t kKnown =
+    kOtherNamespaces | kSingleThread | CLONE_NEWNS | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM;
 
 /// The same place in the new tree.
 Path moved_path(const Path& path,

@@ -66,8 +66,8 @@ Result<std::string> copy_in_name(Task& task, UserPath user_name) {
     return name;
 }
 
-Status set_value(Task& task, const Path& path, const std::string& name, GuestAddr value, size_t size,
-                 int flags) {
+Status set_value(Task& task, const Path& path, const std::string& name, GuestAddr value,
+                 size_t size, int flags) {
     std::string bytes(size, '\0');
     TRY(task.copy_in_bytes(bytes.data(), value, size));
     TRY(check_xattr(task, path, name, Access::kSet));
@@ -147,7 +147,8 @@ Status sys_lsetxattr(Task& task, UserPath path, UserPath user_name, GuestAddr va
     return set_value(task, TRY(path_at(task, path, kNoFollow)), name, value, size, flags);
 }
 
-Status sys_fsetxattr(Task& task, Fd fd, UserPath user_name, GuestAddr value, size_t size, int flags) {
+Status sys_fsetxattr(Task& task, Fd fd, UserPath user_name, GuestAddr value, size_t size,
+                     int flags) {
     TRY(check_set(flags, size));
     const Path path = TRY(path_of(task, fd));
     return set_value(task, path, TRY(copy_in_name(task, user_name)), value, size, flags);

@@ -1,5 +1,5 @@
-// The one place that says what we support. Strace, coverage, the report of unsupported calls and the
-// README's figures come from it. Numbers: arch/x86/entry/syscalls/syscall_64.tbl.
+// The one place that says what we support. Strace, coverage, the report of unsupported calls and
+// the README's figures come from it. Numbers: arch/x86/entry/syscalls/syscall_64.tbl.
 //
 // A row is full, partial (with what is missing), refused (on purpose, with its errno) or missing.
 

@@ -54,7 +54,8 @@ class Container final : public RefCounted {
     /// What its guests are told of the host's limits; every field has a value.
     control::ShownLimits limits() const;
     void change_limits(const control::ShownLimits& changes);
-    /// The CPUs that its guests may ask for, bit N being CPU N; those from 64 on are not told apart.
+    /// The CPUs that its guests may ask for, bit N being CPU N; those from 64 on are not told
+    /// apart.
     uint64_t cpu_mask() const { return cpu_mask_.load(std::memory_order_relaxed); }
 
     /// How many of its processes the host has killed for want of memory. The host counts before it

@@ -31,10 +31,9 @@ bool Credentials::in_group(uint32_t group) const {
 bool Credentials::operator==(const Credentials& o) const {
     return uid == o.uid && euid == o.euid && suid == o.suid && fsuid == o.fsuid && gid == o.gid &&
            egid == o.egid && sgid == o.sgid && fsgid == o.fsgid && groups == o.groups &&
-           permitted == o.permitted && effective == o.effective &&
-           inheritable == o.inheritable && bounding == o.bounding && ambient == o.ambient &&
-           securebits == o.securebits && no_new_privs == o.no_new_privs &&
-           uid_count == o.uid_count && gid_count == o.gid_count;
+           permitted == o.permitted && effective == o.effective && inheritable == o.inheritable &&
+           bounding == o.bounding && ambient == o.ambient && securebits == o.securebits &&
+           no_new_privs == o.no_new_privs && uid_count == o.uid_count && gid_count == o.gid_count;
 }
 
 /// Linux: security/commoncap.c:cap_bprm_creds_from_file, without file capabilities.

@@ -7,8 +7,8 @@
 
 namespace moat::kernel {
 
-/// Who a task acts as (credentials(7), capabilities(7)). Immutable once shared: a change makes a copy
-/// and installs it in the task, as Linux's prepare_creds/commit_creds do.
+/// Who a task acts as (credentials(7), capabilities(7)). Immutable once shared: a change makes a
+/// copy and installs it in the task, as Linux's prepare_creds/commit_creds do.
 class Credentials : public RefCounted {
   public:
     uint32_t uid = 0, euid = 0, suid = 0, fsuid = 0;
@@ -29,8 +29,8 @@ class Credentials : public RefCounted {
     bool has_gid(uint32_t id) const { return id < gid_count; }
     /// Whether `group` is the fsgid or a supplementary group.
     bool in_group(uint32_t group) const;
-    /// What execve(2) of a file of this mode and owner makes of them. `set_id` kIgnore: the file lies on
-    /// a nosuid mount, or is being traced.
+    /// What execve(2) of a file of this mode and owner makes of them. `set_id` kIgnore: the file
+    /// lies on a nosuid mount, or is being traced.
     enum class SetId : bool { kIgnore, kHonour };
     RefPtr<Credentials> for_exec(uint32_t file_mode, uint32_t file_uid, uint32_t file_gid,
                                  SetId set_id) const;

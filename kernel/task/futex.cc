@@ -110,7 +110,8 @@ Result<int64_t> futex_wait(Task& task, GuestAddr address, uint32_t expected, uin
     waiter->task = RefPtr<Task>(&task);
     {
         // The word is read with the bucket locked: a waker that changes it first and wakes after
-        // cannot slip between. The read is of another process' memory and does not wait for a guest.
+        // cannot slip between. The read is of another process' memory and does not wait for a
+        // guest.
         Bucket& bucket = bucket_of(waiter->key);
         MutexLock lock(bucket.mu);
         uint32_t value = 0;
@@ -198,8 +199,8 @@ Result<int64_t> futex_requeue(Task& task, GuestAddr from, GuestAddr to, int wake
 
 Result<int64_t> futex_wake_op(Task& task, GuestAddr first, GuestAddr second, int wake_first,
                               int wake_second, uint32_t operation, bool is_private) {
-    // Linux: kernel/futex/waitwake.c:futex_atomic_op_inuser. Ours is atomic against other futex calls,
-    // not against the guest's own instructions on the same word.
+    // Linux: kernel/futex/waitwake.c:futex_atomic_op_inuser. Ours is atomic against other futex
+    // calls, not against the guest's own instructions on the same word.
     const auto op = static_cast<int>(operation >> 28 & 7);
     const auto compare = static_cast<int>(operation >> 24 & 15);
     int32_t argument = static_cast<int32_t>(operation << 8) >> 20;
@@ -296,7 +297,8 @@ void exit_robust_list(Task& task) {
         return;
     }
     const auto release = [&](uint64_t entry) {
-        const UserPtr<uint32_t> word((entry & ~uint64_t{1}) + static_cast<uint64_t>(head->futex_offset));
+        const UserPtr<uint32_t> word((entry & ~uint64_t{1}) +
+                                     static_cast<uint64_t>(head->futex_offset));
         const auto value = task.copy_in(word);
         if (!value.ok() || (*value & FUTEX_TID_MASK) != static_cast<uint32_t>(task.tid())) {
             return;

@@ -12,7 +12,8 @@ class Task;
 /// futex(2) without priority inheritance.
 Result<int64_t> futex_wait(Task& task, GuestAddr address, uint32_t expected, uint32_t bits,
                            bool is_private, int64_t deadline_ns, bool has_deadline);
-Result<int64_t> futex_wake(Task& task, GuestAddr address, int count, uint32_t bits, bool is_private);
+Result<int64_t> futex_wake(Task& task, GuestAddr address, int count, uint32_t bits,
+                           bool is_private);
 Result<int64_t> futex_requeue(Task& task, GuestAddr from, GuestAddr to, int wake, int requeue,
                               const uint32_t* expected, bool is_private);
 Result<int64_t> futex_wake_op(Task& task, GuestAddr first, GuestAddr second, int wake_first,

@@ -316,8 +316,8 @@ uint32_t SeccompFilter::run(const seccomp_data& data) const {
     }
 }
 
-// Linux: kernel/seccomp.c:seccomp_is_const_allow. Runs the program with number and architecture known;
-// whatever looks at anything else is not constant.
+// Linux: kernel/seccomp.c:seccomp_is_const_allow. Runs the program with number and architecture
+// known; whatever looks at anything else is not constant.
 bool SeccompFilter::constant_result(uint32_t number, uint32_t& result) const {
     uint32_t a = 0;
     for (size_t pc = 0;; pc++) {

@@ -23,8 +23,8 @@ struct SignalInfo {
             int32_t pid;
             uint32_t uid;
             union {
-                uint64_t value;   // sigqueue, timers
-                int32_t status;   // SIGCHLD
+                uint64_t value;  // sigqueue, timers
+                int32_t status;  // SIGCHLD
             };
             int64_t utime;
             int64_t stime;

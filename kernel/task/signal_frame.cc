@@ -1,5 +1,5 @@
-// Signal frames as the guest sees them: Linux's struct rt_sigframe (arch/x86/include/asm/sigframe.h),
-// above it the FPU state as the host's frame holds it.
+// Signal frames as the guest sees them: Linux's struct rt_sigframe
+// (arch/x86/include/asm/sigframe.h), above it the FPU state as the host's frame holds it.
 
 #include <cpuid.h>
 #include <string.h>
@@ -30,8 +30,8 @@ struct Frame {
 };
 static_assert(sizeof(Frame) == 440);
 
-/// The FPU state of the host frame, or nothing when the guest starts with a clean FPU. The frame lies
-/// in guest memory: sizes are checked against the thread's signal stack.
+/// The FPU state of the host frame, or nothing when the guest starts with a clean FPU. The frame
+/// lies in guest memory: sizes are checked against the thread's signal stack.
 std::vector<char> read_fpu_state(Task& task, uint64_t fpstate, int slot) {
     std::vector<char> state;
     const uint64_t bottom = platform::signal_stack_base(slot);
@@ -60,8 +60,8 @@ Status push_signal_frame(Task& task, const SignalInfo& info, const SignalAction&
     const AlternateStack alternate = task.alternate_stack_;
     const bool usable = (alternate.flags & SS_DISABLE) == 0 && alternate.size != 0;
     // One that disarms itself can be reused at once: nobody is "on" it (Linux: on_sig_stack()).
-    const bool on_it = usable && (alternate.flags & kAutoDisarm) == 0 &&
-                       r.rsp > alternate.base && r.rsp - alternate.base <= alternate.size;
+    const bool on_it = usable && (alternate.flags & kAutoDisarm) == 0 && r.rsp > alternate.base &&
+                       r.rsp - alternate.base <= alternate.size;
     uint64_t sp = r.rsp - kRedZone;
     if ((action.flags & kSaOnStack) != 0 && usable && !on_it) {
         sp = alternate.base + alternate.size;
@@ -71,8 +71,7 @@ Status push_signal_frame(Task& task, const SignalInfo& info, const SignalAction&
         task.fpu_copy_ = {};
         task.fpstate_ = 0;
     }
-    const std::vector<char> fpu =
-        read_fpu_state(task, task.fpstate_, task.thread_->slot_index());
+    const std::vector<char> fpu = read_fpu_state(task, task.fpstate_, task.thread_->slot_index());
     const uint64_t fpu_at = (sp - fpu.size()) & ~uint64_t{63};
     const uint64_t frame_at = ((fpu_at - sizeof(Frame)) & ~uint64_t{15}) - 8;
 
@@ -81,8 +80,10 @@ Status push_signal_frame(Task& task, const SignalInfo& info, const SignalAction&
     frame.return_address = action.restorer;
     frame.context.flags = fpu.empty() ? 6 : 7;
     frame.context.stack_base = alternate.base;
-    frame.context.stack_flags = static_cast<int32_t>(
-        (!usable ? SS_DISABLE : on_it ? SS_ONSTACK : 0) | (alternate.flags & kAutoDisarm));
+    frame.context.stack_flags = static_cast<int32_t>((!usable ? SS_DISABLE
+                                                      : on_it ? SS_ONSTACK
+                                                              : 0) |
+                                                     (alternate.flags & kAutoDisarm));
     frame.context.stack_size = alternate.size;
     memcpy(frame.context.registers, &r, sizeof frame.context.registers);
     frame.context.fpstate = fpu.empty() ? 0 : fpu_at;
@@ -110,8 +111,7 @@ Status push_signal_frame(Task& task, const SignalInfo& info, const SignalAction&
 Status pop_signal_frame(Task& task) {
     arch::Registers& r = task.registers_;
     // The restorer was entered by the handler's `ret`: rsp is just above the return address.
-    const auto context =
-        TRY(task.copy_in(UserPtr<const arch::FrameContext>(r.rsp)));
+    const auto context = TRY(task.copy_in(UserPtr<const arch::FrameContext>(r.rsp)));
     memcpy(&r, context.registers, sizeof context.registers);
     r.segments = arch::kUserSegments;
 

@@ -18,7 +18,6 @@
 #include "kernel/task/signal.h"
 #include "kernel/task/wait_queue.h"
 
-
 namespace moat::kernel {
 
 class AddressSpace;
@@ -37,8 +36,8 @@ struct SyscallArguments {
 };
 
 /// A guest thread (Linux: struct task_struct). Shared by the tables that find it and by whoever
-/// completes its blocked call. "Task-private" fields belong to whoever serves the task: its worker, or
-/// the one thread that runs its continuation.
+/// completes its blocked call. "Task-private" fields belong to whoever serves the task: its worker,
+/// or the one thread that runs its continuation.
 class Task final : public Waiter {
   public:
     Task(RefPtr<ThreadGroup> group, int32_t tid);
@@ -72,8 +71,9 @@ class Task final : public Waiter {
     /// The soft limit of RLIMIT_*.
     uint64_t rlimit(int resource) const;
 
-    // seccomp(2): SECCOMP_MODE_* and, in filter mode, the newest filter. Only ever replaced by one on top
-    // of it, by the task itself or by a thread of its group (TSYNC), under the task table's lock.
+    // seccomp(2): SECCOMP_MODE_* and, in filter mode, the newest filter. Only ever replaced by one
+    // on top of it, by the task itself or by a thread of its group (TSYNC), under the task table's
+    // lock.
     int seccomp_mode() const { return seccomp_mode_.load(std::memory_order_acquire); }
     const SeccompFilter* seccomp_filter() const {
         return seccomp_filter_.load(std::memory_order_acquire);
@@ -113,30 +113,31 @@ class Task final : public Waiter {
     friend Status push_signal_frame(Task&, const SignalInfo&, const SignalAction&, uint64_t);
     friend Status pop_signal_frame(Task&);
 
-    /// When the call being served is one that only a stop interrupted: the deadline it had. For calls
-    /// with relative times, which would else wait the whole time again.
+    /// When the call being served is one that only a stop interrupted: the deadline it had. For
+    /// calls with relative times, which would else wait the whole time again.
     std::optional<Deadline> resumed_deadline() const;
 
     // The call being served (task-private)
     const SyscallArguments& arguments() const { return arguments_; }
-    /// True when registers() holds the caller's full state and injected calls are possible; a handler
-    /// that needs it returns kNeedStub when it is false and is called again.
+    /// True when registers() holds the caller's full state and injected calls are possible; a
+    /// handler that needs it returns kNeedStub when it is false and is called again.
     bool in_stub() const { return in_stub_; }
     arch::Registers& registers() { return registers_; }
-    /// Its host thread, for injected calls (in the stub); afterwards moved_on() notes the new event.
+    /// Its host thread, for injected calls (in the stub); afterwards moved_on() notes the new
+    /// event.
     platform::HostThread& thread() { return *thread_; }
     void moved_on() { notification_ = thread_->event_id; }
 
     // Signals
     /// A signal that is not blocked is pending, or the task has to stop or die.
     bool has_interrupt();
-    /// Makes `mask` the signal mask until the call has ended; then the old one comes back, after the
-    /// frame of a handler that interrupts the call was made (ppoll, pselect6, sigsuspend, ...).
+    /// Makes `mask` the signal mask until the call has ended; then the old one comes back, after
+    /// the frame of a handler that interrupts the call was made (ppoll, pselect6, sigsuspend, ...).
     void set_temporary_mask(uint64_t mask);
     void change_signal_mask(uint64_t mask);
     void force_signal(const SignalInfo& info);
     bool take_pending(uint64_t wanted, SignalInfo& info);
-    uint64_t pending_set();      ///< its own and its group's
+    uint64_t pending_set();  ///< its own and its group's
     uint64_t own_pending_set();
     uint64_t clear_child_tid() const { return clear_child_tid_; }
     int32_t parent_death_signal() const { return parent_death_signal_.load(); }
@@ -157,8 +158,8 @@ class Task final : public Waiter {
     const char* blocked_in() const;
     uint64_t signal_mask() const { return signal_mask_.load(std::memory_order_relaxed); }
 
-    /// What nice(2), sched_setscheduler(2), ioprio_set(2) and sched_setaffinity(2) left: told to those
-    /// who ask, without effect on the host's scheduling. Inherited by clone(2).
+    /// What nice(2), sched_setscheduler(2), ioprio_set(2) and sched_setaffinity(2) left: told to
+    /// those who ask, without effect on the host's scheduling. Inherited by clone(2).
     struct Scheduling {
         std::atomic<int32_t> nice{0}, policy{0}, io_priority{0};
         std::atomic<uint64_t> affinity{~0ull};  ///< of the first 64 CPUs
@@ -175,9 +176,9 @@ class Task final : public Waiter {
     void on_event(PollMask mask) override;
 
   private:
-    friend class TaskRunner;    // task_run.cc: serving, blocking, completing
-    friend class TaskLife;      // task_clone.cc, task_exec.cc, task_exit.cc
-    friend class SignalControl; // task_signals.cc, task_stop.cc
+    friend class TaskRunner;     // task_run.cc: serving, blocking, completing
+    friend class TaskLife;       // task_clone.cc, task_exec.cc, task_exit.cc
+    friend class SignalControl;  // task_signals.cc, task_stop.cc
     friend class ThreadGroup;
     friend class PidNamespace;
     friend Result<int64_t> block(Task&, std::vector<WaitSource>, Deadline, Continuation);
@@ -195,14 +196,14 @@ class Task final : public Waiter {
         kFlagMask = 28,
     };
 
-    std::atomic<int32_t> tid_;        // changes only when a thread execs and becomes the leader
+    std::atomic<int32_t> tid_;  // changes only when a thread execs and becomes the leader
     const RefPtr<ThreadGroup> group_;
 
     mutable Mutex<LockRank::kTask> mu_;
     CredentialsRef credentials_ GUARDED_BY(mu_);
-    RefPtr<FdTable> fds_;             // task-private to replace; others take it under mu_
-    RefPtr<FsContext> fs_;            // as fds_
-    RefPtr<AddressSpace> mm_;         // as fds_
+    RefPtr<FdTable> fds_;      // task-private to replace; others take it under mu_
+    RefPtr<FsContext> fs_;     // as fds_
+    RefPtr<AddressSpace> mm_;  // as fds_
     char name_[16] GUARDED_BY(mu_) = {};
     std::atomic<int> seccomp_mode_{0};
     // What the owning reference below holds, for readers without the lock; an older filter lives as
@@ -218,20 +219,20 @@ class Task final : public Waiter {
     // Being served (task-private)
     SyscallArguments arguments_;
     arch::Registers registers_{};
-    uint64_t fpstate_ = 0;            // of the host frame; 0: the FPU starts clean
+    uint64_t fpstate_ = 0;  // of the host frame; 0: the FPU starts clean
     struct FpuCopy {
         uint64_t to = 0, from = 0, size = 0;
-    } fpu_copy_;                      // a new thread's inheritance, made as it enters the guest
+    } fpu_copy_;  // a new thread's inheritance, made as it enters the guest
     bool in_stub_ = false;
-    uint64_t notification_ = 0;       // id of the unanswered notification
+    uint64_t notification_ = 0;            // id of the unanswered notification
     RefPtr<platform::HostThread> thread_;  // as fds_
-    bool redo_ = false;               // arguments_ are to be served again, in the stub
+    bool redo_ = false;                    // arguments_ are to be served again, in the stub
     struct Restart {
         bool pending = false;
         Errno code{EINTR};
         uint64_t number = 0;
         uint64_t ip = 0;
-        bool resumes = false;         // made again without a handler: deadline_ holds on
+        bool resumes = false;  // made again without a handler: deadline_ holds on
     } restart_;
     std::atomic<bool> stopped_{false};  // held in the stub until SIGCONT or SIGKILL
 
@@ -247,15 +248,15 @@ class Task final : public Waiter {
     uint64_t saved_mask_ = 0;               // task-private, for sigsuspend and its like
     bool restore_mask_ = false;
     PendingSignals pending_;
-    std::atomic<bool> interrupt_{false};    // a cheap hint for has_interrupt()
-    AlternateStack alternate_stack_;        // task-private
+    std::atomic<bool> interrupt_{false};  // a cheap hint for has_interrupt()
+    AlternateStack alternate_stack_;      // task-private
 
-    uint64_t clear_child_tid_ = 0;          // set_tid_address(2); task-private
-    uint64_t robust_list_ = 0;              // set_robust_list(2); task-private
+    uint64_t clear_child_tid_ = 0;  // set_tid_address(2); task-private
+    uint64_t robust_list_ = 0;      // set_robust_list(2); task-private
     std::atomic<int32_t> parent_death_signal_{0};
     std::atomic<uint32_t> personality_{0};
     std::atomic<bool> dumpable_{true};
-    int64_t start_time_ns_ = 0;             // CLOCK_MONOTONIC
+    int64_t start_time_ns_ = 0;  // CLOCK_MONOTONIC
     std::atomic<uint64_t> syscalls_{0};
 };
 

@@ -19,9 +19,9 @@ constexpr uint64_t kNamespaceFlags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC |
 
 }  // namespace
 
-// The caller's FPU state goes to the new thread's signal stack, copied by its own stub as it enters the
-// guest; both stacks lie in the child's address space, shared or a copy. Nothing to inherit: the thread
-// starts with a clean FPU.
+// The caller's FPU state goes to the new thread's signal stack, copied by its own stub as it enters
+// the guest; both stacks lie in the child's address space, shared or a copy. Nothing to inherit:
+// the thread starts with a clean FPU.
 void TaskLife::inherit_fpu(const Task& parent, Task& child, const platform::HostThread& thread) {
     const uint64_t top = platform::signal_stack_top(parent.thread_->slot_index());
     if (parent.fpstate_ < top - MOAT_FIRST_FRAME + 0x1000 || parent.fpstate_ >= top) {

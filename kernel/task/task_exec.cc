@@ -24,8 +24,8 @@ namespace moat::kernel {
 
 namespace {
 
-constexpr int kMaxInterpreters = 4;      // Linux: fs/exec.c, bprm->recursion depth
-constexpr size_t kHeaderSize = 256;      // BINPRM_BUF_SIZE
+constexpr int kMaxInterpreters = 4;  // Linux: fs/exec.c, bprm->recursion depth
+constexpr size_t kHeaderSize = 256;  // BINPRM_BUF_SIZE
 constexpr uint32_t kAddrNoRandomize = 0x0040000;
 
 /// The image that is to run, after `#!` lines, with the arguments they add.
@@ -97,13 +97,15 @@ Result<Prepared> prepare_image(Task& task, const Found& found, const std::string
                                std::vector<std::string> environment) {
     const CredentialsRef old = task.credentials();
     const struct stat st = TRY(found.file->stat(task));
-    const bool nosuid = found.file->path().mount() != nullptr && found.file->path().mount()->no_suid();
+    const bool nosuid =
+        found.file->path().mount() != nullptr && found.file->path().mount()->no_suid();
     // Linux: bprm_fill_uid() wants both mapped by the user namespace.
-    const bool mapped = task.credentials()->has_uid(st.st_uid) && task.credentials()->has_gid(st.st_gid);
+    const bool mapped =
+        task.credentials()->has_uid(st.st_uid) && task.credentials()->has_gid(st.st_gid);
     Prepared prepared;
-    prepared.credentials =
-        old->for_exec(st.st_mode, st.st_uid, st.st_gid,
-                      nosuid || !mapped ? Credentials::SetId::kIgnore : Credentials::SetId::kHonour);
+    prepared.credentials = old->for_exec(
+        st.st_mode, st.st_uid, st.st_gid,
+        nosuid || !mapped ? Credentials::SetId::kIgnore : Credentials::SetId::kHonour);
     LoadRequest request;
     request.executable = found.file;
     request.path = path;

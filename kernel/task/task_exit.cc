@@ -29,7 +29,8 @@ uint64_t process_cpu_ns(pid_t pid) {
     return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
 }
 
-/// Closes a descriptor table with its last user: POSIX locks go by flush(), which asks whose table it is.
+/// Closes a descriptor table with its last user: POSIX locks go by flush(), which asks whose table
+/// it is.
 void close_files(Task& task) {
     RefPtr<FdTable> fds = task.fds_ref();
     if (fds && fds->ref_count() <= 2) {  // the task's and ours
@@ -40,8 +41,8 @@ void close_files(Task& task) {
     task.set_fds(nullptr);
 }
 
-/// Linux: mm_release(). What others may wait for in memory that outlives the task: robust locks lie in
-/// shared mappings, too.
+/// Linux: mm_release(). What others may wait for in memory that outlives the task: robust locks lie
+/// in shared mappings, too.
 void release_words(Task& task, bool memory_lives) {
     exit_robust_list(task);
     if (memory_lives && task.clear_child_tid() != 0) {

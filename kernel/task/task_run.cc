@@ -280,8 +280,8 @@ std::optional<Deadline> Task::resumed_deadline() const {
 void TaskRunner::begin_wait(Task& task) {
     if (!task.deadline_.is_never()) {
         RefPtr<Task> ref(&task);
-        task.timer_ = start_timer(task.deadline_.ns,
-                                  [ref] { post_flag(*ref, Task::kFlagTimeout); });
+        task.timer_ =
+            start_timer(task.deadline_.ns, [ref] { post_flag(*ref, Task::kFlagTimeout); });
     }
     // The first look after registration; an event meanwhile has left its flag.
     resume_wait(task, task.has_interrupt() ? Task::kFlagInterrupt : Task::kFlagReady);
@@ -360,8 +360,8 @@ void TaskRunner::end_wait(Task& task) {
 
 void TaskRunner::poke(Task& task) {
     if (&task == handling) {
-        // Its call under way looks at the flag before it returns or waits. A kick would come after the
-        // return, but a signal to oneself is there when kill(2) returns.
+        // Its call under way looks at the flag before it returns or waits. A kick would come after
+        // the return, but a signal to oneself is there when kill(2) returns.
         task.interrupt_.store(true);
         return;
     }

@@ -8,8 +8,8 @@
 
 namespace moat::kernel {
 
-/// How a task's calls are taken, held and answered. A task is acted for by one thread at a time: its
-/// worker from the notification on, then whoever resumes it (task.h, Serving).
+/// How a task's calls are taken, held and answered. A task is acted for by one thread at a time:
+/// its worker from the notification on, then whoever resumes it (task.h, Serving).
 class TaskRunner {
   public:
     /// A notification of a host thread whose owner is `task`.
@@ -21,7 +21,8 @@ class TaskRunner {
     static void return_to_guest(Task& task);
     /// First entry of a task whose thread and registers are set.
     static void start(Task& task);
-    /// A signal, stop or exit concerns the task: whatever it does, it looks. Queued on the WakeScope.
+    /// A signal, stop or exit concerns the task: whatever it does, it looks. Queued on the
+    /// WakeScope.
     static void poke(Task& task);
     /// Now; no lock may be held.
     static void poke_now(Task& task);
@@ -45,10 +46,9 @@ class TaskRunner {
 inline constexpr PollMask kPokeEvent = 1u << 31;
 
 enum class LeavingOwn : bool { kNo, kYes };
-/// Gives `listener`, unless it has one, a thread that receives from it and serves its tasks until none
-/// is left. With
-/// kYes a calling worker whose own listener has no other thread than the one it is serving, which
-/// leaves it (execve), takes the new one over.
+/// Gives `listener`, unless it has one, a thread that receives from it and serves its tasks until
+/// none is left. With kYes a calling worker whose own listener has no other thread than the one it
+/// is serving, which leaves it (execve), takes the new one over.
 void attach_worker(RefPtr<platform::Listener> listener, LeavingOwn leaving);
 
 }  // namespace moat::kernel

@@ -14,8 +14,8 @@ namespace moat::kernel {
 
 namespace {
 
-constexpr uint64_t kStopSignals = signal_bit(SIGSTOP) | signal_bit(SIGTSTP) | signal_bit(SIGTTIN) |
-                                  signal_bit(SIGTTOU);
+constexpr uint64_t kStopSignals =
+    signal_bit(SIGSTOP) | signal_bit(SIGTSTP) | signal_bit(SIGTTIN) | signal_bit(SIGTTOU);
 
 }  // namespace
 
@@ -36,7 +36,8 @@ class SignalControl {
                (action == DefaultAction::kIgnore || action == DefaultAction::kContinue);
     }
 
-    // Linux: kernel/signal.c:prepare_signal. What a signal does at once, blocked and ignored or not.
+    // Linux: kernel/signal.c:prepare_signal. What a signal does at once, blocked and ignored or
+    // not.
     static void before_queueing_locked(ThreadGroup& group, int signal,
                                        const std::vector<RefPtr<Task>>& tasks, bool& continued) {
         const uint64_t bit = signal_bit(signal);

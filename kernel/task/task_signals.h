@@ -23,8 +23,8 @@ void force_signal(Task& task, const SignalInfo& info);
 /// Its group ends, or another of its threads execs.
 bool group_is_exiting(const Task& task);
 
-/// ppoll(2) and its like: copies in the mask and makes it the task's until the call has ended. A null
-/// `mask` changes nothing. EINVAL: `size` is not 8; EFAULT.
+/// ppoll(2) and its like: copies in the mask and makes it the task's until the call has ended. A
+/// null `mask` changes nothing. EINVAL: `size` is not 8; EFAULT.
 Status set_temporary_mask(Task& task, UserPtr<const uint64_t> mask, size_t size);
 
 /// rt_sigprocmask(2)'s effect.

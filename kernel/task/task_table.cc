@@ -77,8 +77,8 @@ size_t PidNamespace::task_count() const {
 
 // ---------------------------------------------------------------- groups and sessions
 
-// Process groups and sessions are made and dropped under the table's lock by TaskTable and TaskLife;
-// the last reference to one may also go elsewhere, so each leaves the table by itself.
+// Process groups and sessions are made and dropped under the table's lock by TaskTable and
+// TaskLife; the last reference to one may also go elsewhere, so each leaves the table by itself.
 ProcessGroup::ProcessGroup(PidNamespace& pids, int32_t id, RefPtr<Session> session)
     : id_(id), session_(std::move(session)), pids_(&pids) {
     pids.process_groups_[id] = this;
@@ -163,7 +163,7 @@ int32_t TaskTable::parent_pid(const ThreadGroup& group) {
     MutexLock lock(task_table_mutex());
     const ThreadGroup* parent = group.parent_;
     return parent == nullptr || &parent->pid_namespace() != &group.pid_namespace() ? 0
-                                                                                  : parent->pid_;
+                                                                                   : parent->pid_;
 }
 
 RefPtr<ThreadGroup> TaskTable::parent_of(const ThreadGroup& group) {
@@ -321,8 +321,7 @@ void TaskTable::set_foreground_group(Session& session, RefPtr<ProcessGroup> grou
 RefPtr<ThreadGroup> TaskTable::leader_of(Session& session) {
     MutexLock lock(task_table_mutex());
     const auto it = session.pids_->groups_.find(session.id());
-    if (it == session.pids_->groups_.end() ||
-        it->second->state() >= ThreadGroup::State::kZombie) {
+    if (it == session.pids_->groups_.end() || it->second->state() >= ThreadGroup::State::kZombie) {
         return nullptr;
     }
     return RefPtr<ThreadGroup>(it->second);

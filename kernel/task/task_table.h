@@ -18,8 +18,8 @@ namespace moat::kernel {
 using TaskTableMutex = Mutex<LockRank::kTaskTable>;
 TaskTableMutex& task_table_mutex();
 
-/// The numbers of a container's (or a pod's) tasks, process groups and sessions (pid_namespaces(7)).
-/// Every sentry task is in exactly one; namespaces do not nest.
+/// The numbers of a container's (or a pod's) tasks, process groups and sessions
+/// (pid_namespaces(7)). Every sentry task is in exactly one; namespaces do not nest.
 class PidNamespace final : public RefCounted {
   public:
     static constexpr int32_t kMaxPid = 4'194'304;  ///< /proc/sys/kernel/pid_max

@@ -82,38 +82,38 @@ class ThreadGroup final : public RefCounted {
     friend class PidNamespace;
     friend class TaskTable;
 
-    int32_t pid_ = 0;                        // immutable once the group is public
-    Container* container_ = nullptr;         // immutable; outlives its processes
+    int32_t pid_ = 0;                 // immutable once the group is public
+    Container* container_ = nullptr;  // immutable; outlives its processes
 
     // The task table's lock
-    ThreadGroup* parent_ = nullptr;          // null: a container's init or an exec'ed process
-    int32_t parent_tid_ = 0;                 // the parent's thread that forked it (__WNOTHREAD)
+    ThreadGroup* parent_ = nullptr;  // null: a container's init or an exec'ed process
+    int32_t parent_tid_ = 0;         // the parent's thread that forked it (__WNOTHREAD)
     std::list<RefPtr<ThreadGroup>> children_;
     std::vector<RefPtr<Task>> tasks_;
     RefPtr<ProcessGroup> process_group_;
     int exit_signal_ = SIGCHLD;
-    int wait_status_ = 0;                    // as wait4(2) stores it
-    bool has_execed_ = false;                // setpgid(2): EACCES on a child that has
+    int wait_status_ = 0;      // as wait4(2) stores it
+    bool has_execed_ = false;  // setpgid(2): EACCES on a child that has
     bool is_subreaper_ = false;
     std::function<void(int wait_status)> on_exit_;  // instead of a parent; called without locks
-    uint64_t cpu_ns_ = 0;                    // of ended threads and, for a zombie, all of it
+    uint64_t cpu_ns_ = 0;                           // of ended threads and, for a zombie, all of it
     uint64_t children_cpu_ns_ = 0;
 
     std::atomic<State> state_{State::kRunning};
     std::atomic<bool> vfork_pending_{false};  // the parent sleeps until exec or exit
     WaitQueue vfork_done_;
-    WaitQueue child_events_;                 // wait4(2) of this group sleeps here
-    WaitQueue thread_exits_;                 // execve(2) waits here for the other threads
-    WaitQueue exited_;                       // EPOLLIN once it is a zombie: pidfds
+    WaitQueue child_events_;  // wait4(2) of this group sleeps here
+    WaitQueue thread_exits_;  // execve(2) waits here for the other threads
+    WaitQueue exited_;        // EPOLLIN once it is a zombie: pidfds
 
     mutable Mutex<LockRank::kSignal> signal_mu_;
     RefPtr<SignalActions> actions_ GUARDED_BY(signal_mu_);
     PendingSignals pending_ GUARDED_BY(signal_mu_);
-    uint64_t unheard_ GUARDED_BY(signal_mu_) = 0;       // from outside, to an init without a handler yet
-    bool stopping_ GUARDED_BY(signal_mu_) = false;      // tasks hold in return_to_guest
-    int stop_report_ GUARDED_BY(signal_mu_) = 0;        // signal wait4(WUNTRACED) has yet to tell
+    uint64_t unheard_ GUARDED_BY(signal_mu_) = 0;  // from outside, to an init without a handler yet
+    bool stopping_ GUARDED_BY(signal_mu_) = false;  // tasks hold in return_to_guest
+    int stop_report_ GUARDED_BY(signal_mu_) = 0;    // signal wait4(WUNTRACED) has yet to tell
     bool continue_report_ GUARDED_BY(signal_mu_) = false;
-    std::atomic<bool> group_exit_{false};    // set under the signal lock, read without it
+    std::atomic<bool> group_exit_{false};  // set under the signal lock, read without it
     int group_exit_status_ GUARDED_BY(signal_mu_) = 0;
     std::atomic<Task*> exec_task_{nullptr};  // all others have to end; as group_exit_
     WaitQueue signal_events_;                // signalfd and sigtimedwait look again
@@ -154,8 +154,8 @@ class Session final : public RefCounted {
     void last_unref() override;
     int32_t id_;
     PidNamespace* pids_;
-    RefPtr<Tty> tty_;                      // task table's lock
-    RefPtr<ProcessGroup> foreground_;      // task table's lock; null: none
+    RefPtr<Tty> tty_;                  // task table's lock
+    RefPtr<ProcessGroup> foreground_;  // task table's lock; null: none
 };
 
 /// Takes a pending signal in `wanted` of the task or its group, as signalfd(2) does. False: none.
@@ -164,7 +164,8 @@ bool take_signal(Task& task, uint64_t wanted, SignalInfo& info);
 uint64_t pending_signals(Task& task);
 
 // ---------------------------------------------------------------- signals from the kernel's parts
-// All of these take the locks they need; none may be held but those of a lower rank than kTaskTable.
+// All of these take the locks they need; none may be held but those of a lower rank than
+// kTaskTable.
 
 /// Sends to one thread. 0 is a signal that only asks whether there is somebody.
 Status send_signal(Task& target, const SignalInfo& info);

@@ -18,8 +18,8 @@ using PollMask = uint32_t;
 /// Someone to be told about events: a blocked task, an epoll item, the writer of a container's log.
 class Waiter : public RefCounted {
   public:
-    /// An event in `mask` may have happened. Called with no lock held, by whichever thread caused it,
-    /// at the end of its work (see WakeScope). May be called late or in vain: look again.
+    /// An event in `mask` may have happened. Called with no lock held, by whichever thread caused
+    /// it, at the end of its work (see WakeScope). May be called late or in vain: look again.
     virtual void on_event(PollMask mask) = 0;
 };
 
@@ -46,7 +46,8 @@ class WaitQueue {
     };
     mutable Mutex<LockRank::kWaitQueue> mu_;
     std::vector<Entry> entries_ GUARDED_BY(mu_);
-    std::atomic<size_t> count_{0};  // relaxed is enough: add() happens before the condition is looked at again
+    std::atomic<size_t> count_{
+        0};  // relaxed is enough: add() happens before the condition is looked at again
 };
 
 /// Every thread of the sentry that can call notify() does so inside a WakeScope: workers around a

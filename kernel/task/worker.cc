@@ -14,8 +14,8 @@ namespace moat::kernel {
 
 namespace {
 
-// Idle workers are kept: waking one is cheaper than making one. A leaf lock of its own, as condition
-// variables need it, never held while anything else is taken.
+// Idle workers are kept: waking one is cheaper than making one. A leaf lock of its own, as
+// condition variables need it, never held while anything else is taken.
 std::mutex idle_mu;
 std::condition_variable idle_cv;
 std::deque<RefPtr<platform::Listener>> jobs;

@@ -8,8 +8,8 @@
 
 namespace moat::kernel {
 
-/// Whether guests may sleep or set timers by this clock: the real-time, monotonic, boot-time and TAI
-/// clocks, with their alarm variants (which here do not wake a machine).
+/// Whether guests may sleep or set timers by this clock: the real-time, monotonic, boot-time and
+/// TAI clocks, with their alarm variants (which here do not wake a machine).
 bool is_timer_clock(int clock);
 /// Now, by a clock that is_timer_clock() accepts, in nanoseconds.
 int64_t clock_ns(int clock);

@@ -9,9 +9,8 @@
 namespace moat::kernel {
 
 void IntervalTimer::arm_locked() {
-    timer_ = start_timer(next_ns_, [self = RefPtr<IntervalTimer>(this), g = generation_] {
-        self->expired(g);
-    });
+    timer_ = start_timer(
+        next_ns_, [self = RefPtr<IntervalTimer>(this), g = generation_] { self->expired(g); });
 }
 
 void IntervalTimer::expired(uint64_t generation) {

@@ -14,8 +14,8 @@ namespace moat::kernel {
 /// queue holds it while it is armed, and its call when it goes off.
 class IntervalTimer : public RefCounted {
   public:
-    /// Shorter periods go off at this pace, with the number of periods that have passed: what a guest
-    /// asks of the timer thread stays bounded.
+    /// Shorter periods go off at this pace, with the number of periods that have passed: what a
+    /// guest asks of the timer thread stays bounded.
     static constexpr int64_t kShortestPeriodNs = 100'000;
 
     struct Setting {
@@ -29,8 +29,8 @@ class IntervalTimer : public RefCounted {
     void disarm() { set(0, 0); }
 
   protected:
-    /// Called on the timer thread, with no lock held, with the number of periods that have passed since
-    /// it was last called (at least 1).
+    /// Called on the timer thread, with no lock held, with the number of periods that have passed
+    /// since it was last called (at least 1).
     virtual void on_expiry(uint64_t periods) = 0;
 
   private:

@@ -61,8 +61,8 @@ class RealTimer final : public IntervalTimer {
     const RefPtr<ThreadGroup> group_;
 };
 
-/// The timers of a process: ITIMER_REAL and POSIX timers. Made when first asked for; kept in a table by
-/// thread group until process_timers_exit().
+/// The timers of a process: ITIMER_REAL and POSIX timers. Made when first asked for; kept in a
+/// table by thread group until process_timers_exit().
 class ProcessTimers final : public RefCounted {
   public:
     static RefPtr<ProcessTimers> of(ThreadGroup& group);

@@ -93,8 +93,8 @@ class TimerQueue {
             changed_.wait(native);
         } else {
             // steady_clock is CLOCK_MONOTONIC, whose epoch is monotonic_ns()'s.
-            changed_.wait_until(native, std::chrono::steady_clock::time_point(
-                                            std::chrono::nanoseconds(wakes_at_)));
+            changed_.wait_until(
+                native, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(wakes_at_)));
         }
         native.release();
     }

@@ -5,8 +5,8 @@
 
 namespace moat::kernel {
 
-/// The sentry's one timer thread. Callbacks run on it, inside a WakeScope and with no lock held; they
-/// must be short. Used by blocked calls, timerfd, itimers and POSIX timers.
+/// The sentry's one timer thread. Callbacks run on it, inside a WakeScope and with no lock held;
+/// they must be short. Used by blocked calls, timerfd, itimers and POSIX timers.
 using TimerId = uint64_t;  ///< never 0, never reused
 
 /// Calls `callback` once CLOCK_MONOTONIC has reached `deadline_ns`.

@@ -64,9 +64,9 @@ Status SentryRuntime::kill_exec(const std::string& id, const std::string& exec_i
 
 Status SentryRuntime::attach(const std::string& id, const AttachStdio& stdio) {
     std::vector<NamedFd> fds;
-    for (const auto& [name, fd] : {std::pair("stdin", stdio.stdin_fd),
-                                   std::pair("stdout", stdio.stdout_fd),
-                                   std::pair("stderr", stdio.stderr_fd)}) {
+    for (const auto& [name, fd] :
+         {std::pair("stdin", stdio.stdin_fd), std::pair("stdout", stdio.stdout_fd),
+          std::pair("stderr", stdio.stderr_fd)}) {
         if (fd >= 0) {
             fds.push_back({name, fd});
         }

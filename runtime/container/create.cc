@@ -122,9 +122,8 @@ struct Create {
         }
         if (spec.seccomp) {
             plan.seccomp = TRY(compile_seccomp(*spec.seccomp));
-            plan.seccomp_log =
-                std::count(spec.seccomp->flags.begin(), spec.seccomp->flags.end(),
-                           "SECCOMP_FILTER_FLAG_LOG") != 0;
+            plan.seccomp_log = std::count(spec.seccomp->flags.begin(), spec.seccomp->flags.end(),
+                                          "SECCOMP_FILTER_FLAG_LOG") != 0;
         }
         plan.process = plan_process(spec.process);
         return plan;
@@ -166,8 +165,8 @@ struct Create {
         const ScopedFd oom_count = TRY_STEP("open the container's cgroup",
                                             manager->open_oom_count(record.container_cgroup));
 
-        // A sandbox of one container: the sentry's first guest process joins, and the others are its
-        // children. In a pod each container's are moved there.
+        // A sandbox of one container: the sentry's first guest process joins, and the others are
+        // its children. In a pod each container's are moved there.
         const bool alone = placement.role == ContainerRole::kAlone;
         SentryConfig sentry;
         if (!joins()) {
@@ -211,7 +210,7 @@ struct Create {
         }
         TRY(run_create_hooks());
         TRY(create_in_sentry(plan, fds));
-        set_oom_score(*manager, record.container_cgroup, 
+        set_oom_score(*manager, record.container_cgroup,
                       spec.process.oom_score_adj.value_or(own_oom_score()));
         record.complete = true;
         TRY(launch.directory.save(record));

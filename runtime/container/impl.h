@@ -9,8 +9,8 @@
 #include "cgroups/cgroup.h"
 #include "runtime/container/state.h"
 #include "runtime/rootfs/mounts.h"
-#include "runtime/sentry_runtime.h"
 #include "runtime/sandbox/control_client.h"
+#include "runtime/sentry_runtime.h"
 
 namespace moat::runtime {
 
@@ -55,9 +55,9 @@ class Phase {
         : options_(options), name_(name), start_(std::chrono::steady_clock::now()) {}
     ~Phase() {
         if (options_.observe) {
-            options_.observe(name_, std::chrono::duration<double>(std::chrono::steady_clock::now() -
-                                                                  start_)
-                                        .count());
+            options_.observe(
+                name_,
+                std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count());
         }
     }
     Phase(const Phase&) = delete;
@@ -85,12 +85,13 @@ struct SentryConfig {
     bool new_network_namespace = false;
     cgroups::Limits limits;  ///< of the pod's cgroup
     std::string cgroup;      ///< the pod's
-    std::vector<int> guest_cgroup_fds;  ///< borrowed; which its guests join, if it is to be them all
+    std::vector<int>
+        guest_cgroup_fds;  ///< borrowed; which its guests join, if it is to be them all
 };
 /// Makes the pod's cgroups and starts the sentry in `<pod>/sentry`; it does not wait for it.
 Status start_sentry(Launch& launch, const SentryConfig& config);
-/// The first request: done when the sentry is confined and ready. With `plan.exit_with` it also gets
-/// the file that StateDirectory::recorded_exit() reads.
+/// The first request: done when the sentry is confined and ready. With `plan.exit_with` it also
+/// gets the file that StateDirectory::recorded_exit() reads.
 Status boot_sentry(Launch& launch, const control::SandboxPlan& plan);
 /// Starts the container's gofer in `cgroup`; returns the sentry's end of its socket.
 Result<ScopedFd> start_gofer(Launch& launch, const gofer::GoferPlan& plan,

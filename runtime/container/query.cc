@@ -1,7 +1,7 @@
-#include <fstream>
 #include <errno.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <fstream>
 
 #include <atomic>
 

@@ -64,8 +64,8 @@ class NativeRuntime final : public Runtime {
     std::string program_root() const { return options_.state_root + "/runc"; }
     std::string events_directory(const std::string& pod_id) const;
     Result<const cgroups::Manager*> manager();
-    /// The cgroup's directory in every hierarchy that runc uses: on v1 also in the v2 hierarchy that
-    /// some machines have mounted beside.
+    /// The cgroup's directory in every hierarchy that runc uses: on v1 also in the v2 hierarchy
+    /// that some machines have mounted beside.
     Result<std::vector<std::string>> program_directories(const std::string& cgroup);
     Result<NativePod> load_pod(const std::string& id) const;
     Result<NativeContainer> load_container(const std::string& id) const;
@@ -82,8 +82,8 @@ class NativeRuntime final : public Runtime {
 
     const Options options_;
     std::mutex mu_;
-    std::unique_ptr<cgroups::Manager> manager_;           ///< guarded by mu_
-    std::string v2_beside_;  ///< where v2 is mounted beside v1; guarded by mu_
+    std::unique_ptr<cgroups::Manager> manager_;  ///< guarded by mu_
+    std::string v2_beside_;                      ///< where v2 is mounted beside v1; guarded by mu_
     std::map<std::string, std::shared_ptr<Exec>> execs_;  ///< guarded by mu_
     uint64_t next_exec_ = 0;                              ///< guarded by mu_
 };

@@ -40,8 +40,8 @@ Result<SpecSeccomp> read_seccomp(const Fields& fields);
 
 /// Classic BPF as control::ContainerPlan::seccomp carries it, for the one architecture that guests
 /// have. As with runc: names that libseccomp does not know are left out; conditions on the same
-/// argument count as alternatives; calls newer than all that the profile names answer ENOSYS instead
-/// of a forbidding default action, so that libraries try an older one.
+/// argument count as alternatives; calls newer than all that the profile names answer ENOSYS
+/// instead of a forbidding default action, so that libraries try an older one.
 Result<std::vector<uint64_t>> compile_seccomp(const SpecSeccomp& seccomp);
 
 /// Names for `features`.

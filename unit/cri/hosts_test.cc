@@ -58,7 +58,8 @@ ca = "/etc/up.pem"
     CHECK(self.tls.skip_verify);
     CHECK(self.tls.ca == std::vector<std::string>{"/etc/ca.pem", "/certs/near.pem"});
     REQUIRE(self.tls.client.size() == 1);
-    CHECK(self.tls.client[0] == std::pair<std::string, std::string>{"/certs/c.pem", "/certs/c.key"});
+    CHECK(self.tls.client[0] ==
+          std::pair<std::string, std::string>{"/certs/c.pem", "/certs/c.key"});
     REQUIRE(self.headers.size() == 1);
     CHECK(self.headers[0].second == "secret");
     CHECK(file->hosts[3].root == "https://raw.example/v2/raw");

@@ -2,10 +2,10 @@
 #include "unit/cri/test.h"
 
 #include "cri/containers/user.h"
-#include "cri/images/image_config.h"
-#include "cri/images/manifest.h"
 #include "cri/images/auth.h"
 #include "cri/images/http.h"
+#include "cri/images/image_config.h"
+#include "cri/images/manifest.h"
 #include "unit/cri/temp_dir.h"
 
 using namespace moat::cri;

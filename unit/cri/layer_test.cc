@@ -164,8 +164,8 @@ TEST_CASE("layer: a file through a link to a place outside lands at that place i
 
 TEST_CASE("layer: links that lead to one another, or to a file, hold no member") {
     Place round;
-    const auto loop = round.unpack(
-        TarBuilder().symlink("a", "b").symlink("b", "a").file("a/x", "evil").finish());
+    const auto loop =
+        round.unpack(TarBuilder().symlink("a", "b").symlink("b", "a").file("a/x", "evil").finish());
     CHECK_FALSE(loop.ok());
     Place place;
     const auto file = place.unpack(TarBuilder().file("a", "file").file("a/x", "evil").finish());
@@ -177,8 +177,11 @@ TEST_CASE("stack: a file through a link of a lower layer goes where that leads")
     Place lower;
     Place upper;
     Place merged;
-    const auto below = lower.unpack(
-        TarBuilder().directory("usr/lib", 0750).file("usr/lib/old", "old").symlink("lib", "usr/lib").finish());
+    const auto below = lower.unpack(TarBuilder()
+                                        .directory("usr/lib", 0750)
+                                        .file("usr/lib/old", "old")
+                                        .symlink("lib", "usr/lib")
+                                        .finish());
     REQUIRE_MESSAGE(below.ok(), message_of(below));
     // The upper layer has its own link in one place, none in the other.
     const auto above = upper.unpack(TarBuilder()

@@ -9,9 +9,9 @@
 
 #include "api.pb.h"
 #include "cri/base/sha256.h"
+#include "cri/handlers/handlers.h"
 #include "cri/images/archive.h"
 #include "cri/images/blob_reader.h"
-#include "cri/handlers/handlers.h"
 #include "cri/server/node.h"
 #include "unit/cri/fake_runtime.h"
 #include "unit/cri/tar_builder.h"

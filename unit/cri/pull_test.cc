@@ -292,7 +292,8 @@ TEST_CASE("pull: a token is fetched, and a redirect does not get it") {
     registry.wants_token = true;
     registry.redirect_blobs = true;
     Store store;
-    const auto id = store.pull(registry.host() + "/my/app:1", {.username = "user", .password = "pass"});
+    const auto id =
+        store.pull(registry.host() + "/my/app:1", {.username = "user", .password = "pass"});
     REQUIRE_MESSAGE(id.ok(), message_of(id));
     CHECK(registry.token_scope == "repository:my/app:pull");
     CHECK(registry.token_login == "Basic dXNlcjpwYXNz");

@@ -225,7 +225,9 @@ TEST_CASE("spec: limits reach config.json and the runtime") {
 
 TEST_CASE("spec: what is not built is refused by its field") {
     Request request;
-    const auto refused = [&] { return check_container_config(request.config, request.pod, Kernel::kSandbox); };
+    const auto refused = [&] {
+        return check_container_config(request.config, request.pod, Kernel::kSandbox);
+    };
     REQUIRE(refused().ok());
     auto* mount = request.config.add_mounts();
     mount->set_container_path("/x");

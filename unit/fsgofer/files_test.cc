@@ -89,7 +89,8 @@ TEST_CASE("create: with the owner and mode asked for, and only if the name is fr
     CHECK_ERRNO(EINVAL, gofer->create(gofer.root(), "g", O_RDWR, {0100644, 0, 0}));
     CHECK_ERRNO(EINVAL, gofer->create(gofer.root(), "../g", O_RDWR, {0644, 0, 0}));
     CHECK_ERRNO(EINVAL, gofer->create(gofer.root(), "..", O_RDWR, {0644, 0, 0}));
-    CHECK_ERRNO(ENAMETOOLONG, gofer->create(gofer.root(), std::string(256, 'x'), O_RDWR, {0644, 0, 0}));
+    CHECK_ERRNO(ENAMETOOLONG,
+                gofer->create(gofer.root(), std::string(256, 'x'), O_RDWR, {0644, 0, 0}));
     CHECK_ERRNO(ENOTDIR, gofer->create(created.node.id, "g", O_RDWR, {0644, 0, 0}));
     dir.link("dangling", "nowhere");
     CHECK_ERRNO(EEXIST, gofer->create(gofer.root(), "dangling", O_RDWR, {0644, 0, 0}));

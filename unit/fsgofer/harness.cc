@@ -69,8 +69,8 @@ Gofer::Gofer(const TempDir& directory, const Options& options) {
         const std::string parent = directory.path().substr(0, slash);
         const int base = ::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
         Server server(options.descriptors);
-        bool good = server.add_mount({base, directory.path().substr(slash + 1), "/", options.flags})
-                        .ok();
+        bool good =
+            server.add_mount({base, directory.path().substr(slash + 1), "/", options.flags}).ok();
         for (const ServedMount& mount : options.more) {
             good = good && server.add_mount(mount).ok();
         }

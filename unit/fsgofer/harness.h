@@ -43,8 +43,8 @@ struct SocketPair {
 };
 SocketPair make_channel();
 
-/// A server in a child process, over `directory` as mount 0 (and more), and a client of it. At the end
-/// the channels are closed and the child must exit with 0 by itself.
+/// A server in a child process, over `directory` as mount 0 (and more), and a client of it. At the
+/// end the channels are closed and the child must exit with 0 by itself.
 class Gofer {
   public:
     struct Options {
@@ -83,19 +83,20 @@ int wait_for(pid_t pid);
 }  // namespace moat::gofer::test
 
 /// An expression of type Result<> fails with this errno.
-#define CHECK_ERRNO(expected, ...)                             \
-    do {                                                       \
-        const auto result_ = (__VA_ARGS__);                    \
-        CHECK_MESSAGE(!result_.ok(), #__VA_ARGS__);            \
-        if (!result_.ok()) {                                   \
-            CHECK_EQ(result_.error().value(), expected);       \
-        }                                                      \
+#define CHECK_ERRNO(expected, ...)                       \
+    do {                                                 \
+        const auto result_ = (__VA_ARGS__);              \
+        CHECK_MESSAGE(!result_.ok(), #__VA_ARGS__);      \
+        if (!result_.ok()) {                             \
+            CHECK_EQ(result_.error().value(), expected); \
+        }                                                \
     } while (0)
 /// The value of a Result<> that must be there.
-#define MUST(...)                                                                             \
-    ({                                                                                        \
-        auto result_ = (__VA_ARGS__);                                                         \
-        REQUIRE_MESSAGE(result_.ok(), #__VA_ARGS__ << ": errno "                              \
-                                                   << (result_.ok() ? 0 : result_.error().value())); \
-        std::move(result_).value();                                                           \
+#define MUST(...)                                                                           \
+    ({                                                                                      \
+        auto result_ = (__VA_ARGS__);                                                       \
+        REQUIRE_MESSAGE(result_.ok(), #__VA_ARGS__                                          \
+                                          << ": errno "                                     \
+                                          << (result_.ok() ? 0 : result_.error().value())); \
+        std::move(result_).value();                                                         \
     })

@@ -1,5 +1,5 @@
-// Whatever a sentry sends: the server answers or ends the channel, touches nothing outside its mount,
-// and keeps no descriptor.
+// Whatever a sentry sends: the server answers or ends the channel, touches nothing outside its
+// mount, and keeps no descriptor.
 
 #include <fcntl.h>
 #include <poll.h>
@@ -81,7 +81,8 @@ std::vector<std::string> good_messages(NodeId root, NodeId directory, NodeId fil
     all.push_back(request(Op::kSymlink, make, text("s/etc")));
     all.push_back(request(Op::kLink, LinkRequest{file, directory, 1, 0}, text("h")));
     all.push_back(request(Op::kUnlink, UnlinkRequest{directory, 0, 1}, text("h")));
-    all.push_back(request(Op::kRename, RenameRequest{directory, directory, 0, 1, 1, 0}, text("df")));
+    all.push_back(
+        request(Op::kRename, RenameRequest{directory, directory, 0, 1, 1, 0}, text("df")));
     all.push_back(request(Op::kReadDir, ReadDirRequest{directory, 0, 1, 0}));
     all.push_back(request(Op::kGetXattr, XattrRequest{file, 0, 6, 0, 0}, text("user.a")));
     all.push_back(request(Op::kSetXattr, XattrRequest{file, 0, 6, 3, 0}, text("user.aabc")));
@@ -112,8 +113,8 @@ TEST_CASE("decoder: lengths that lie end the channel") {
     CHECK(answer_of(in.server, request(Op::kWalk, WalkRequest{root, kNoOpen, UINT32_MAX}, "a/f")) ==
           -1);
     CHECK(answer_of(in.server, request(Op::kWalk, WalkRequest{root, kNoOpen, 3}, "a/f")) == 0);
-    CHECK(answer_of(in.server, request(Op::kClose, CloseRequest{UINT32_MAX, 0},
-                                       std::string(16, '\0'))) == -1);
+    CHECK(answer_of(in.server,
+                    request(Op::kClose, CloseRequest{UINT32_MAX, 0}, std::string(16, '\0'))) == -1);
     CHECK(answer_of(in.server, request(static_cast<Op>(0), NodeRequest{root})) == -1);
     CHECK(answer_of(in.server, request(Op::kEnd, NodeRequest{root})) == -1);
     CHECK(answer_of(in.server, request(static_cast<Op>(0xffff), NodeRequest{root})) == -1);
@@ -166,7 +167,8 @@ TEST_CASE("decoder: mutated and random messages do no harm") {
         std::mt19937 random(seed);
         const auto pick = [&](size_t n) { return static_cast<size_t>(random()) % n; };
         const NodeId root = in.server.nodes().id_of(0);
-        REQUIRE(answer_of(in.server, request(Op::kWalk, WalkRequest{root, kNoOpen, 3}, "a/f")) == 0);
+        REQUIRE(answer_of(in.server, request(Op::kWalk, WalkRequest{root, kNoOpen, 3}, "a/f")) ==
+                0);
         const NodeId directory = in.server.nodes().id_of(1);
         const NodeId file = in.server.nodes().id_of(2);
         const auto good = good_messages(root, directory, file);
@@ -262,7 +264,8 @@ TEST_CASE("server: a broken message ends its channel only; descriptors sent to i
         }
         channel.theirs.reset();
         const std::string hello = request(Op::kHello, HelloRequest{});
-        REQUIRE(send_packet(channel.ours.get(), hello.data(), hello.size(), channel.ours.get()).ok());
+        REQUIRE(
+            send_packet(channel.ours.get(), hello.data(), hello.size(), channel.ours.get()).ok());
         CHECK(wait_for(pid) == 0);
     }
 }
@@ -281,9 +284,8 @@ TEST_CASE("client: an answer that makes no sense fails this call and all later o
         char buffer[kMaxMessage];
         const auto size = receive_packet(channel.theirs.get(), buffer, sizeof buffer, nullptr);
         const auto answer = server.handle(buffer, size.value_or(0));
-        good = good && send_packet(channel.theirs.get(), answer->packet.data(),
-                                   answer->packet.size())
-                           .ok();
+        good = good &&
+               send_packet(channel.theirs.get(), answer->packet.data(), answer->packet.size()).ok();
         good = good && receive_packet(channel.theirs.get(), buffer, sizeof buffer, nullptr).ok();
         Writer out(buffer);
         ReadDirReply reply;

@@ -34,7 +34,7 @@ TEST_CASE("node table: nodes go with their last hold, parents with their last ch
     const NodeId a_id = table.id_of(a);
     const NodeId b_id = table.id_of(b);
     table.release(a, 1);
-    CHECK(table.size() == 3);           // b needs it
+    CHECK(table.size() == 3);              // b needs it
     CHECK_ERRNO(EBADF, table.find(a_id));  // but the sentry has given it back
     table.release(b, 1);
     CHECK(MUST(table.find(b_id)) == b);

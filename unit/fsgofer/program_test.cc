@@ -27,8 +27,8 @@ using namespace moat::gofer::test;
 
 namespace {
 
-/// moat-gofer with a plan. Like the runtime it is forked twice, because a pid namespace begins with the
-/// next child; the one in between waits for it and passes its exit status on.
+/// moat-gofer with a plan. Like the runtime it is forked twice, because a pid namespace begins with
+/// the next child; the one in between waits for it and passes its exit status on.
 class Program {
   public:
     explicit Program(const std::string& plan) {
@@ -43,8 +43,8 @@ class Program {
         REQUIRE(pid_ >= 0);
         if (pid_ == 0) {
             channel.ours.reset();
-            if (::unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWPID) !=
-                0) {
+            if (::unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET |
+                          CLONE_NEWPID) != 0) {
                 ::_exit(77);
             }
             const pid_t inner = ::fork();
@@ -91,7 +91,9 @@ class Program {
     }
     pid_t server() const { return server_; }
     ScopedFd& socket() { return socket_; }
-    Result<std::unique_ptr<Client>> connect() { return Client::connect(std::move(socket_), &message); }
+    Result<std::unique_ptr<Client>> connect() {
+        return Client::connect(std::move(socket_), &message);
+    }
     int exit_code() {
         const int status = wait_for(std::exchange(pid_, -1));
         return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
@@ -123,9 +125,12 @@ TEST_CASE("program: serves its mounts, a single file among them, and exits when 
     volume.file("v", "volume");
     volume.file("single", "one");
     Program program(R"({"id": "t1", "mounts": [
-        {"source": ")" + dir.path() + R"(", "destination": "/", "read_only": true},
-        {"source": ")" + volume.path() + R"(", "destination": "/data", "options": ["rw", "noexec"]},
-        {"source": ")" + (volume / "single") + R"(", "destination": "/etc/hosts"}]})");
+        {"source": ")" +
+                    dir.path() + R"(", "destination": "/", "read_only": true},
+        {"source": ")" +
+                    volume.path() + R"(", "destination": "/data", "options": ["rw", "noexec"]},
+        {"source": ")" +
+                    (volume / "single") + R"(", "destination": "/etc/hosts"}]})");
     if (program.skipped()) {
         return;
     }
@@ -133,8 +138,8 @@ TEST_CASE("program: serves its mounts, a single file among them, and exits when 
     auto connected = program.connect();
     REQUIRE_MESSAGE(connected.ok(), program.message);
     const auto took = std::chrono::steady_clock::now() - begin;
-    MESSAGE("ready after "
-            << std::chrono::duration_cast<std::chrono::microseconds>(took).count() << " us");
+    MESSAGE("ready after " << std::chrono::duration_cast<std::chrono::microseconds>(took).count()
+                           << " us");
     auto client = std::move(connected).value();
     REQUIRE(client->mounts().size() == 3);
     CHECK(client->mounts()[1].destination == "/data");

@@ -214,7 +214,7 @@ Json handle(Message& request) {
                                                  : refuse(EIO, "as the test wants");
     }
     if (method == "stats") {
-        return {{"ok", true},           {"tasks", 1},          {"processes", 1},
+        return {{"ok", true},          {"tasks", 1},        {"processes", 1},
                 {"upper_bytes", 4096}, {"upper_inodes", 1}, {"file_descriptors", 3}};
     }
     if (method == "destroy") {

@@ -57,9 +57,7 @@ std::string limit(uint64_t value) {
 /// A text about the reading task's container.
 template <typename F>
 TextSource about(F text) {
-    return [text](Task& task) -> Result<std::string> {
-        return text(figures_of(task.container()));
-    };
+    return [text](Task& task) -> Result<std::string> { return text(figures_of(task.container())); };
 }
 
 Result<RefPtr<FileSystem>> make_cgroup2(const FileSystemRequest&) {

@@ -11,7 +11,7 @@ class Container;
 struct CgroupFigures {
     uint64_t memory_max = 0;
     uint64_t memory_current = 0;
-    uint64_t cpu_quota_us = 0;   ///< of each period
+    uint64_t cpu_quota_us = 0;  ///< of each period
     uint64_t cpu_period_us = 100000;
     uint64_t cpu_weight = 100;
     uint64_t cpu_usage_us = 0;
@@ -21,8 +21,8 @@ struct CgroupFigures {
 };
 using CgroupSource = std::function<CgroupFigures(const Container&)>;
 
-/// Registers "cgroup" and "cgroup2": a read-only view of version 2 with one group, the container's own
-/// as its root (as in a cgroup namespace). At boot.
+/// Registers "cgroup" and "cgroup2": a read-only view of version 2 with one group, the container's
+/// own as its root (as in a cgroup namespace). At boot.
 void register_cgroupfs();
 /// Where the figures come from. Until it is set they are those the sentry knows itself: use by its
 /// guests' processes, the container's limits as the runtime told them.

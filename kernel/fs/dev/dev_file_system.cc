@@ -1,5 +1,6 @@
-// What a container finds at /dev: file systems "dev" (plans) and "devtmpfs" (mount(2)): a tmpfs, so that
-// guests can make what they like beside it, with the nodes and links that every container is promised.
+// What a container finds at /dev: file systems "dev" (plans) and "devtmpfs" (mount(2)): a tmpfs, so
+// that guests can make what they like beside it, with the nodes and links that every container is
+// promised.
 
 #include <sys/sysmacros.h>
 
@@ -20,15 +21,15 @@ constexpr struct {
     uint32_t major;
     uint32_t minor;
 } kNodes[] = {
-    {"null", 0666, 1, 3},    {"zero", 0666, 1, 5},    {"full", 0666, 1, 7}, {"random", 0666, 1, 8},
-    {"urandom", 0666, 1, 9}, {"kmsg", 0644, 1, 11},   {"tty", 0666, 5, 0},  {"console", 0600, 5, 1},
+    {"null", 0666, 1, 3},    {"zero", 0666, 1, 5},  {"full", 0666, 1, 7}, {"random", 0666, 1, 8},
+    {"urandom", 0666, 1, 9}, {"kmsg", 0644, 1, 11}, {"tty", 0666, 5, 0},  {"console", 0600, 5, 1},
 };
 constexpr struct {
     const char* name;
     const char* target;
 } kLinks[] = {
-    {"ptmx", "pts/ptmx"},           {"fd", "/proc/self/fd"},         {"stdin", "/proc/self/fd/0"},
-    {"stdout", "/proc/self/fd/1"},  {"stderr", "/proc/self/fd/2"},
+    {"ptmx", "pts/ptmx"},          {"fd", "/proc/self/fd"},       {"stdin", "/proc/self/fd/0"},
+    {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"},
 };
 constexpr struct {
     const char* name;

@@ -28,9 +28,7 @@ class MemoryDevice : public File {
         return write(task, source);
     }
     Result<int64_t> seek(Task&, int64_t, int) override { return 0; }
-    Result<size_t> write(Task&, IoBuffer& source) override {
-        return source.skip_rest();
-    }
+    Result<size_t> write(Task&, IoBuffer& source) override { return source.skip_rest(); }
     bool can_epoll() override { return false; }
 };
 

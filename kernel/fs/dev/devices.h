@@ -14,8 +14,8 @@ void register_devices();
 
 /// A description of /dev/null, for standard streams that go nowhere.
 RefPtr<File> make_null_file(uint32_t flags);
-/// mmap(2) of /dev/zero is anonymous memory, private or shared; its map_source() gives ENODEV, so the
-/// caller asks this first.
+/// mmap(2) of /dev/zero is anonymous memory, private or shared; its map_source() gives ENODEV, so
+/// the caller asks this first.
 bool is_zero_device(const File& file);
 
 }  // namespace moat::kernel

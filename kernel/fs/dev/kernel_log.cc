@@ -74,8 +74,9 @@ class KmsgFile final : public File {
         uint8_t priority = 1 << 3 | 4;  // LOG_USER, the default level
         if (line.size() > 2 && line[0] == '<') {
             const size_t end = line.find('>');
-            const auto given =
-                end == std::string_view::npos ? std::nullopt : parse_number(line.substr(1, end - 1));
+            const auto given = end == std::string_view::npos
+                                   ? std::nullopt
+                                   : parse_number(line.substr(1, end - 1));
             if (given && *given >= 0 && *given < 256) {
                 // Nobody but the kernel writes as the kernel (facility 0).
                 priority = static_cast<uint8_t>(*given < 8 ? (*given | 1 << 3) : *given);
@@ -118,7 +119,8 @@ class KmsgFile final : public File {
 }  // namespace
 
 std::string KernelMessage::as_syslog() const {
-    return format_text("<%u>[%5lld.%06lld] %s\n", priority, static_cast<long long>(uptime_us / 1000000),
+    return format_text("<%u>[%5lld.%06lld] %s\n", priority,
+                       static_cast<long long>(uptime_us / 1000000),
                        static_cast<long long>(uptime_us % 1000000), text.c_str());
 }
 

@@ -17,9 +17,9 @@ class File;
 
 struct KernelMessage {
     uint64_t sequence = 0;
-    uint8_t priority = 6;      ///< facility << 3 | level
-    int64_t uptime_us = 0;     ///< since the sentry started
-    std::string text;          ///< one line, without its newline
+    uint8_t priority = 6;   ///< facility << 3 | level
+    int64_t uptime_us = 0;  ///< since the sentry started
+    std::string text;       ///< one line, without its newline
 
     /// "<6>[    0.000012] text\n", as syslog(2) gives it.
     std::string as_syslog() const;

@@ -73,8 +73,7 @@ Consoles& consoles() {
 
 }  // namespace
 
-Result<RefPtr<DevptsFileSystem>> DevptsFileSystem::create(
-    const std::vector<std::string>& options) {
+Result<RefPtr<DevptsFileSystem>> DevptsFileSystem::create(const std::vector<std::string>& options) {
     Options o;
     for (const std::string_view option : options) {
         const size_t equals = option.find('=');
@@ -133,8 +132,8 @@ Result<RefPtr<Tty>> DevptsFileSystem::allocate(uint32_t uid, uint32_t gid) {
     if (index >= options_.max) {
         return Errno(ENOSPC);
     }
-    auto tty = make_ref<Tty>(
-        index, device(), [fs = RefPtr<DevptsFileSystem>(this), index] { fs->release(index); });
+    auto tty = make_ref<Tty>(index, device(),
+                             [fs = RefPtr<DevptsFileSystem>(this), index] { fs->release(index); });
     auto inode = make_ref<PtySlaveInode>(*this, tty, options_.mode);
     inode->set_owner(options_.uid != UINT32_MAX ? options_.uid : uid,
                      options_.gid != UINT32_MAX ? options_.gid : gid);
@@ -269,11 +268,11 @@ Result<RefPtr<File>> open_plain_ptmx(Task& task, const Path& path, uint64_t, uin
 }  // namespace
 
 void register_devpts() {
-    register_file_system("devpts", GuestMayMount::kYes,
-                         [](const FileSystemRequest& request) -> Result<RefPtr<FileSystem>> {
-                             return RefPtr<FileSystem>(
-                                 TRY(DevptsFileSystem::create(request.options)));
-                         });
+    register_file_system(
+        "devpts", GuestMayMount::kYes,
+        [](const FileSystemRequest& request) -> Result<RefPtr<FileSystem>> {
+            return RefPtr<FileSystem>(TRY(DevptsFileSystem::create(request.options)));
+        });
     register_character_device(kTtyAuxMajor, 0, open_tty);
     register_character_device(kTtyAuxMajor, 1, open_console);
     register_character_device(kTtyAuxMajor, 2, open_plain_ptmx);

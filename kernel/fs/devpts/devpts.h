@@ -29,9 +29,9 @@ class DevptsFileSystem final : public SyntheticFileSystem {
 
     std::string mount_options() const override;
 
-    /// A new terminal with an entry of its number, owned by `uid`:`gid` where the options do not say
-    /// otherwise. Its far side is the caller's, who ends with hang_up(): the entry goes then. ENOSPC
-    /// beyond `max`.
+    /// A new terminal with an entry of its number, owned by `uid`:`gid` where the options do not
+    /// say otherwise. Its far side is the caller's, who ends with hang_up(): the entry goes then.
+    /// ENOSPC beyond `max`.
     Result<RefPtr<Tty>> allocate(uint32_t uid, uint32_t gid);
     /// open(2) of ptmx: allocates, and gives the far side.
     Result<RefPtr<File>> open_ptmx(Task& task, const Path& path, uint32_t flags);
@@ -67,8 +67,8 @@ class PtySlaveInode final : public SyntheticInode {
     std::atomic<bool> unlinked_{false};  // relaxed: no other data depends on it
 };
 
-/// The devpts that was mounted last in a container, for terminals that the control server makes (their
-/// near side is then opened by path, "/dev/pts/N"). Null: none.
+/// The devpts that was mounted last in a container, for terminals that the control server makes
+/// (their near side is then opened by path, "/dev/pts/N"). Null: none.
 RefPtr<DevptsFileSystem> find_devpts(const MountNamespace& mounts);
 
 /// Registers "devpts" and the devices 5:0 (tty), 5:1 (console) and 5:2 (ptmx). At boot.

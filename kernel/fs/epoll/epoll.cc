@@ -111,7 +111,8 @@ size_t EpollCore::Batch::take(size_t max) {
         if ((taken.wanted & ~kPrivateBits) == 0) {
             continue;  // a one-shot item that has been delivered
         }
-        taken.ready = ready_mask(*taken.file) & (taken.wanted | EPOLLERR | EPOLLHUP) & ~kPrivateBits;
+        taken.ready =
+            ready_mask(*taken.file) & (taken.wanted | EPOLLERR | EPOLLHUP) & ~kPrivateBits;
         if (taken.ready != 0) {
             epoll_event& event = events_[event_count_++];
             event.events = taken.ready;

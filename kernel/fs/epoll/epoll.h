@@ -19,9 +19,9 @@ namespace moat::kernel {
 
 class EpollCore;
 
-/// One watched file of an epoll instance (Linux: struct epitem). Known to three: the instance (owner),
-/// the file's wait queue, and the table of what watches which file. Removed by whoever comes first:
-/// EPOLL_CTL_DEL, the end of the instance, or the end of the file.
+/// One watched file of an epoll instance (Linux: struct epitem). Known to three: the instance
+/// (owner), the file's wait queue, and the table of what watches which file. Removed by whoever
+/// comes first: EPOLL_CTL_DEL, the end of the instance, or the end of the file.
 class EpollItem final : public Waiter {
   public:
     EpollItem(RefPtr<EpollCore> core, File& file, Fd fd);
@@ -47,17 +47,17 @@ class EpollItem final : public Waiter {
     EpollItem* next_ready_ = nullptr;
 };
 
-/// The state of an epoll instance, apart from its description so that events under way when the last
-/// descriptor goes find something to look at. Holds its items, they hold it; close() cuts the circle.
+/// The state of an epoll instance, apart from its description so that events under way when the
+/// last descriptor goes find something to look at. Holds its items, they hold it; close() cuts the
+/// circle.
 class EpollCore final : public RefCounted {
   public:
     EpollCore() = default;
     ~EpollCore() override;
 
-    /// epoll_ctl(2). `self` is the instance's own description. EEXIST, ENOENT, EPERM, EINVAL, ELOOP,
-    /// ENOSPC.
-    Status control(File& self, int operation, RefPtr<File> target, Fd fd,
-                   const epoll_event& event);
+    /// epoll_ctl(2). `self` is the instance's own description. EEXIST, ENOENT, EPERM, EINVAL,
+    /// ELOOP, ENOSPC.
+    Status control(File& self, int operation, RefPtr<File> target, Fd fd, const epoll_event& event);
 
     /// Events of one look at the ready list; see EpollCore::take().
     class Batch;
@@ -108,8 +108,8 @@ class EpollCore::Batch {
     };
 
     explicit Batch(EpollCore& core) : core_(core) {}
-    /// Takes at most `max` items and asks their files. Returns how many items were taken, whether or not
-    /// they turned out ready.
+    /// Takes at most `max` items and asks their files. Returns how many items were taken, whether
+    /// or not they turned out ready.
     size_t take(size_t max);
     /// Those that are ready.
     const epoll_event* events() const { return events_; }

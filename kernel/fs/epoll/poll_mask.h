@@ -5,8 +5,8 @@
 
 namespace moat::kernel {
 
-/// What is ready on `file` now, with Linux's synonyms: whoever says EPOLLIN means EPOLLRDNORM too, and
-/// EPOLLOUT means EPOLLWRNORM.
+/// What is ready on `file` now, with Linux's synonyms: whoever says EPOLLIN means EPOLLRDNORM too,
+/// and EPOLLOUT means EPOLLWRNORM.
 inline PollMask ready_mask(File& file) {
     PollMask ready = file.poll();
     if ((ready & EPOLLIN) != 0) {

@@ -123,8 +123,8 @@ void EpollTopology::forget(File& file) {
                 item->core_->detach_locked(*item);
             }
         }
-        // Even if somebody else has detached it: they could not keep the file alive, so the queue is
-        // left to us.
+        // Even if somebody else has detached it: they could not keep the file alive, so the queue
+        // is left to us.
         if (WaitQueue* const queue = file.wait_queue()) {
             queue->remove(item.get());
         }

@@ -15,7 +15,8 @@ namespace moat::gofer {
 
 namespace {
 
-/// One socket and the memory for one message: the request is written into it, the answer read over it.
+/// One socket and the memory for one message: the request is written into it, the answer read over
+/// it.
 struct Channel {
     ScopedFd socket;
     std::unique_ptr<char[]> buffer{new char[kMaxMessage]};
@@ -25,7 +26,8 @@ struct Channel {
 
 }  // namespace
 
-/// The channels: one at first, and one more each time that somebody had to wait, up to kMaxChannels.
+/// The channels: one at first, and one more each time that somebody had to wait, up to
+/// kMaxChannels.
 struct Client::Impl {
     Mutex<LockRank::kFileSystem> mu;
     std::condition_variable_any free_channel;
@@ -91,8 +93,8 @@ class Call {
     Call& operator=(const Call&) = delete;
     ~Call() { impl_.add(std::move(channel_), false); }
 
-    /// Sends the request's struct and bytes, and waits for its answer. What is too long for a message
-    /// is too long for Linux as well. The gofer's errno, or EIO.
+    /// Sends the request's struct and bytes, and waits for its answer. What is too long for a
+    /// message is too long for Linux as well. The gofer's errno, or EIO.
     template <typename Request, typename... Bytes>
     Result<Answer> run(const Request& request, const Bytes&... bytes) {
         Writer out(channel_->buffer.get());
@@ -246,8 +248,8 @@ Result<std::unique_ptr<Client>> Client::connect(ScopedFd socket, std::string* me
         }
         return Errno(error);
     };
-    // Not by Call: a gofer that could not get ready may have said so, in words, before we asked, and
-    // closed its end.
+    // Not by Call: a gofer that could not get ready may have said so, in words, before we asked,
+    // and closed its end.
     while (true) {
         HelloRequest request;
         request.first_mount = static_cast<uint32_t>(mounts.size());
@@ -263,7 +265,8 @@ Result<std::unique_ptr<Client>> Client::connect(ScopedFd socket, std::string* me
             // It went without having read our request, which is told before the words that it left:
             // they are next (Linux: net/unix/af_unix.c:unix_release_sock sets the error, reading
             // clears it).
-            size = receive_packet(channel->socket.get(), channel->buffer.get(), kMaxMessage, nullptr);
+            size =
+                receive_packet(channel->socket.get(), channel->buffer.get(), kMaxMessage, nullptr);
         }
         if (!size.ok() || *size == 0) {
             return fail(ECONNRESET, "the gofer died before it was ready");
@@ -445,8 +448,7 @@ Result<CreatedNode> Client::create(NodeId parent, std::string_view name, uint32_
 }
 
 Result<Node> Client::mkdir(NodeId parent, std::string_view name, NewOwner owner) {
-    return Call(*impl_, Op::kMkdir)
-        .run_for<NodeEntry>(make_request(parent, name, owner), name);
+    return Call(*impl_, Op::kMkdir).run_for<NodeEntry>(make_request(parent, name, owner), name);
 }
 
 Result<Node> Client::mknod(NodeId parent, std::string_view name, NewOwner owner,
@@ -527,7 +529,8 @@ Result<ScopedFd> Client::connect_socket(NodeId node, int type) {
 }
 
 void Client::close(const CloseItem* items, size_t count) {
-    constexpr size_t kAtOnce = (kMaxMessage - sizeof(Header) - sizeof(CloseRequest)) / sizeof *items;
+    constexpr size_t kAtOnce =
+        (kMaxMessage - sizeof(Header) - sizeof(CloseRequest)) / sizeof *items;
     while (count > 0) {
         const size_t n = std::min(count, kAtOnce);
         Call call(*impl_, Op::kClose);

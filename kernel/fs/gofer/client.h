@@ -12,8 +12,8 @@
 
 namespace moat::gofer {
 
-/// A file that the gofer has handed out. Whoever receives one owns one hold on `id` and gives it back
-/// by Client::close(), once for each time the id was received.
+/// A file that the gofer has handed out. Whoever receives one owns one hold on `id` and gives it
+/// back by Client::close(), once for each time the id was received.
 using Node = NodeEntry;
 
 /// One of the container's mounts; 0 is its root. The hold on the root lasts as long as the client.
@@ -31,8 +31,8 @@ struct WalkResult {
     std::vector<Node> nodes;
     int error = 0;       ///< with kError: what the component after the last node gave
     std::string target;  ///< with kSymlink: of the last node
-    /// An open was asked for and the walk is complete: the descriptor, or why there is none (EAGAIN:
-    /// not a regular file).
+    /// An open was asked for and the walk is complete: the descriptor, or why there is none
+    /// (EAGAIN: not a regular file).
     ScopedFd file;
     int open_error = 0;
 };
@@ -61,8 +61,8 @@ struct CreatedNode {
     ScopedFd file;
 };
 
-/// Owner and mode of something new, as they shall be: the umask and the parent's set-group-id bit have
-/// been applied by the caller.
+/// Owner and mode of something new, as they shall be: the umask and the parent's set-group-id bit
+/// have been applied by the caller.
 struct NewOwner {
     uint32_t mode = 0;
     uint32_t uid = 0;
@@ -70,13 +70,13 @@ struct NewOwner {
 };
 
 /// The sentry's side of one gofer connection: one member function an operation of
-/// fsgofer/protocol/messages.h, whose rules on names and nodes hold here too. It knows nothing of the
-/// VFS.
+/// fsgofer/protocol/messages.h, whose rules on names and nodes hold here too. It knows nothing of
+/// the VFS.
 ///
 /// Any number of threads may call at once: each takes a free channel, and more are opened, up to
-/// kMaxChannels, when all are busy. A call blocks for the answer, and must not be made with any lock of
-/// the sentry held (asserted in debug builds). A gofer that has died, or answers what cannot be true,
-/// fails this and every later call with EIO.
+/// kMaxChannels, when all are busy. A call blocks for the answer, and must not be made with any
+/// lock of the sentry held (asserted in debug builds). A gofer that has died, or answers what
+/// cannot be true, fails this and every later call with EIO.
 class Client {
   public:
     /// Takes over the socket and waits for the gofer to be ready. On failure `message`, when given,
@@ -88,15 +88,16 @@ class Client {
 
     const std::vector<Mount>& mounts() const { return mounts_; }
 
-    /// Resolves `path` ("a/b/c", not empty) below `base`; the whole of it in one request, unless it has
-    /// more than some 450 components. `open_flags` other than kNoOpen also opens the last component if
-    /// it is a regular file. An error of this call is one of the connection or of the base itself;
-    /// errors of components are in the result.
+    /// Resolves `path` ("a/b/c", not empty) below `base`; the whole of it in one request, unless it
+    /// has more than some 450 components. `open_flags` other than kNoOpen also opens the last
+    /// component if it is a regular file. An error of this call is one of the connection or of the
+    /// base itself; errors of components are in the result.
     Result<WalkResult> walk(NodeId base, std::string_view path, uint32_t open_flags = kNoOpen);
 
     Result<Attributes> stat(NodeId node);
     Result<Attributes> set_attributes(const SetAttributesRequest& request);
-    /// `flags` as for a walk. EISDIR; ENXIO for fifos, devices and sockets unless the mount allows them.
+    /// `flags` as for a walk. EISDIR; ENXIO for fifos, devices and sockets unless the mount allows
+    /// them.
     Result<OpenedNode> open(NodeId node, uint32_t flags);
     Result<std::string> read_link(NodeId node);
     Result<StatfsReply> statfs(NodeId node);
@@ -105,12 +106,14 @@ class Client {
     Result<DirChunk> read_dir(NodeId node, uint64_t cookie, bool want_attributes);
 
     /// Each fails with EEXIST if the name is there.
-    Result<CreatedNode> create(NodeId parent, std::string_view name, uint32_t flags, NewOwner owner);
+    Result<CreatedNode> create(NodeId parent, std::string_view name, uint32_t flags,
+                               NewOwner owner);
     Result<Node> mkdir(NodeId parent, std::string_view name, NewOwner owner);
     /// `owner.mode` with the type. EPERM for devices: the gofer has no CAP_MKNOD.
     Result<Node> mknod(NodeId parent, std::string_view name, NewOwner owner, uint32_t rdev_major,
                        uint32_t rdev_minor);
-    Result<Node> symlink(NodeId parent, std::string_view name, std::string_view target, NewOwner owner);
+    Result<Node> symlink(NodeId parent, std::string_view name, std::string_view target,
+                         NewOwner owner);
     Result<Node> link(NodeId node, NodeId new_parent, std::string_view new_name);
     Status unlink(NodeId parent, std::string_view name);
     Status rmdir(NodeId parent, std::string_view name);

@@ -56,7 +56,9 @@ class GoferFile final : public RegularFile {
     }
 
   private:
-    static Status host_status(int returned) { return returned == 0 ? Status() : Status(Errno(errno)); }
+    static Status host_status(int returned) {
+        return returned == 0 ? Status() : Status(Errno(errno));
+    }
 
     Result<int64_t> size(Task&) override {
         struct stat st;
@@ -94,9 +96,8 @@ Result<RefPtr<HostFile>> GoferInode::host_file(bool for_writing) {
             return read_file_;
         }
     }
-    gofer::OpenedNode opened = TRY(with_node([&](gofer::NodeId id) {
-        return fs.client().open(id, for_writing ? O_RDWR : O_RDONLY);
-    }));
+    gofer::OpenedNode opened = TRY(with_node(
+        [&](gofer::NodeId id) { return fs.client().open(id, for_writing ? O_RDWR : O_RDONLY); }));
     if (!opened.file.valid()) {
         return Errno(EIO);
     }
@@ -121,14 +122,12 @@ Result<RefPtr<File>> GoferInode::open(Task& task, const Path& path, uint32_t fla
     }
     const bool writes = (flags & O_ACCMODE) != O_RDONLY;
     if (writes && (flags & O_APPEND) != 0) {
-        // A descriptor of its own: the host then appends atomically against other writers too. A later
-        // F_SETFL cannot take O_APPEND away from it.
-        gofer::OpenedNode opened = TRY(with_node([&](gofer::NodeId id) {
-            return gofer().client().open(id, O_RDWR | O_APPEND);
-        }));
+        // A descriptor of its own: the host then appends atomically against other writers too. A
+        // later F_SETFL cannot take O_APPEND away from it.
+        gofer::OpenedNode opened = TRY(with_node(
+            [&](gofer::NodeId id) { return gofer().client().open(id, O_RDWR | O_APPEND); }));
         auto host = make_ref<HostFile>(std::move(opened.file));
-        return RefPtr<File>(
-            make_ref<GoferFile>(RefPtr<GoferInode>(this), std::move(host), flags));
+        return RefPtr<File>(make_ref<GoferFile>(RefPtr<GoferInode>(this), std::move(host), flags));
     }
     RefPtr<HostFile> host = TRY(host_file(writes));
     return RefPtr<File>(make_ref<GoferFile>(RefPtr<GoferInode>(this), std::move(host), flags));
@@ -155,9 +154,8 @@ Result<std::vector<DirectoryEntry>> GoferInode::list() {
     bool complete = fs.exclusive();
     uint64_t cookie = 0;
     for (bool end = false; !end;) {
-        gofer::DirChunk chunk = TRY(with_node([&](gofer::NodeId id) {
-            return fs.client().read_dir(id, cookie, fs.exclusive());
-        }));
+        gofer::DirChunk chunk = TRY(with_node(
+            [&](gofer::NodeId id) { return fs.client().read_dir(id, cookie, fs.exclusive()); }));
         for (gofer::DirEntry& entry : chunk.entries) {
             entries.push_back({entry.name, entry.ino, entry.type});
             cookie = entry.cookie;

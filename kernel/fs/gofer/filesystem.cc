@@ -6,7 +6,8 @@
 namespace moat::kernel {
 
 namespace {
-/// Inodes whose descriptors are kept though nobody has the file open, so that opening again is free.
+/// Inodes whose descriptors are kept though nobody has the file open, so that opening again is
+/// free.
 constexpr size_t kMaxRecent = 512;
 /// Names kept of directories that were listed, so that find and ls need no request for each.
 constexpr size_t kMaxListedEntries = 16384;
@@ -38,7 +39,8 @@ RefPtr<Inode> GoferFileSystem::root() {
         return adopt_ref(root_);
     }
     // The hold on the root is the client's own.
-    auto made = adopt_ref(new GoferInode(*this, nullptr, "", root_node_.attributes, root_node_.id, 0));
+    auto made =
+        adopt_ref(new GoferInode(*this, nullptr, "", root_node_.attributes, root_node_.id, 0));
     root_ = made.get();
     return made;
 }
@@ -76,8 +78,8 @@ void GoferFileSystem::note_recent(GoferInode& inode) {
     std::vector<RefPtr<RefCounted>> dropped;
     MutexLock lock(mu_);
     recent_.push_back(RefPtr<GoferInode>(&inode));
-    // Two looks for each that comes: those still open go to the back, so the list shrinks again once
-    // they are closed.
+    // Two looks for each that comes: those still open go to the back, so the list shrinks again
+    // once they are closed.
     for (int i = 0; i < 2 && recent_.size() > kMaxRecent; i++) {
         RefPtr<GoferInode> oldest = std::move(recent_.front());
         recent_.pop_front();

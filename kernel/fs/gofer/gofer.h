@@ -1,8 +1,8 @@
 #pragma once
 
-// Files of the host, reached through the container's gofer. Walks, attributes and changes of names are
-// requests; contents are read, written and mapped through descriptors that the gofer donates, without
-// it. No lock is held during a request.
+// Files of the host, reached through the container's gofer. Walks, attributes and changes of names
+// are requests; contents are read, written and mapped through descriptors that the gofer donates,
+// without it. No lock is held during a request.
 
 #include <atomic>
 #include <deque>
@@ -42,8 +42,8 @@ class HostFile final : public RefCounted {
 class GoferFileSystem final : public FileSystem {
   public:
     /// Mount `index` of the gofer's plan. EINVAL: it has no such mount.
-    static Result<RefPtr<GoferFileSystem>> create(std::shared_ptr<gofer::Client> client, size_t index,
-                                                  GoferSharing sharing);
+    static Result<RefPtr<GoferFileSystem>> create(std::shared_ptr<gofer::Client> client,
+                                                  size_t index, GoferSharing sharing);
     ~GoferFileSystem() override;
 
     const char* type_name() const override { return "gofer"; }
@@ -80,8 +80,8 @@ class GoferFileSystem final : public FileSystem {
     std::deque<RefPtr<GoferInode>> recent_ GUARDED_BY(mu_);  // have idle descriptors, oldest first
 };
 
-/// A file by its name: one inode for each (parent, name) that is in use. The gofer's node is asked for
-/// when it is first needed: names learnt from a listing cost no request of their own.
+/// A file by its name: one inode for each (parent, name) that is in use. The gofer's node is asked
+/// for when it is first needed: names learnt from a listing cost no request of their own.
 class GoferInode final : public Inode {
   public:
     ~GoferInode() override;
@@ -152,15 +152,16 @@ class GoferInode final : public Inode {
     RefPtr<GoferInode> parent_;
     std::string name_;
     uint64_t holds_;
-    std::unordered_map<std::string, GoferInode*> children_;  // not owned: they unregister themselves
-    std::unique_ptr<GoferFileSystem::Listing> listing_;      // complete, or null
+    std::unordered_map<std::string, GoferInode*>
+        children_;                                       // not owned: they unregister themselves
+    std::unique_ptr<GoferFileSystem::Listing> listing_;  // complete, or null
     RefPtr<HostFile> read_file_;
     RefPtr<HostFile> write_file_;
     bool unlinked_ = false;
 
-    std::atomic<gofer::NodeId> node_;       // 0: not known; written under the file system's lock
-    std::atomic<bool> stale_{false};        // the attributes below may be out of date
-    std::atomic<int64_t> fresh_until_{0};   // shared mounts: CLOCK_MONOTONIC
+    std::atomic<gofer::NodeId> node_;      // 0: not known; written under the file system's lock
+    std::atomic<bool> stale_{false};       // the attributes below may be out of date
+    std::atomic<int64_t> fresh_until_{0};  // shared mounts: CLOCK_MONOTONIC
     Mutex<LockRank::kInodeAttributes> attributes_mu_;
     InodeAttributes attributes_ GUARDED_BY(attributes_mu_);
     std::string link_target_ GUARDED_BY(attributes_mu_);

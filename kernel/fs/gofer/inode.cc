@@ -11,7 +11,8 @@ namespace moat::kernel {
 
 namespace {
 
-/// How long the answer of a walk on a shared mount serves for attributes(): the rest of the same call.
+/// How long the answer of a walk on a shared mount serves for attributes(): the rest of the same
+/// call.
 constexpr int64_t kFreshNs = 100'000;
 
 constexpr size_t kMaxWalkPath = gofer::kMaxPath;
@@ -481,8 +482,8 @@ Result<RefPtr<Inode>> GoferInode::make_directory(Task&, std::string_view name,
     return RefPtr<Inode>(adopt_child(name, made));
 }
 
-Result<RefPtr<Inode>> GoferInode::make_symlink(Task&, std::string_view name, std::string_view target,
-                                               const NewInode& what) {
+Result<RefPtr<Inode>> GoferInode::make_symlink(Task&, std::string_view name,
+                                               std::string_view target, const NewInode& what) {
     const gofer::Node made = TRY(with_node([&](gofer::NodeId id) {
         return gofer().client().symlink(id, name, target, owner_of(what));
     }));
@@ -496,8 +497,8 @@ Result<RefPtr<Inode>> GoferInode::make_symlink(Task&, std::string_view name, std
 Status GoferInode::link(Task&, std::string_view name, Inode& target) {
     auto& linked = static_cast<GoferInode&>(target);
     const gofer::NodeId node = TRY(linked.node());
-    const gofer::Node made = TRY(with_node(
-        [&](gofer::NodeId id) { return gofer().client().link(node, id, name); }));
+    const gofer::Node made =
+        TRY(with_node([&](gofer::NodeId id) { return gofer().client().link(node, id, name); }));
     {
         MutexLock lock(gofer().mu_);
         forget_child_locked(name);
@@ -556,8 +557,7 @@ Status GoferInode::rename(Task&, std::string_view old_name, Inode& new_directory
                          const RefPtr<GoferInode>& inode) {
         if (inode) {
             if (inode->parent_.get() != &directory) {
-                dropped.push_back(
-                    std::exchange(inode->parent_, RefPtr<GoferInode>(&directory)));
+                dropped.push_back(std::exchange(inode->parent_, RefPtr<GoferInode>(&directory)));
             }
             inode->name_ = std::string(name);
             directory.children_.insert_or_assign(std::string(name), inode.get());

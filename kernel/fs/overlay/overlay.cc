@@ -72,7 +72,8 @@ RefPtr<Inode> OverlayFileSystem::root() {
         lock.unlock();
         return known;
     }
-    auto made = adopt_ref(new OverlayInode(*this, S_IFDIR, nullptr, "", upper_root, std::move(roots)));
+    auto made =
+        adopt_ref(new OverlayInode(*this, S_IFDIR, nullptr, "", upper_root, std::move(roots)));
     cache_.insert_or_assign(upper_root.get(), made.get());
     cache_.insert_or_assign(made->lowers_.front().get(), made.get());
     return made;
@@ -148,8 +149,8 @@ RefPtr<OverlayInode> OverlayInode::wrap(std::string_view name, RefPtr<TmpfsInode
 
 // ---------------------------------------------------------------- lookup
 
-// kHidden: there is no such entry, whatever the lower layers say. `merges`: `found` is a directory which
-// lower ones of the same name shine through.
+// kHidden: there is no such entry, whatever the lower layers say. `merges`: `found` is a directory
+// which lower ones of the same name shine through.
 OverlayInode::InUpper OverlayInode::find_upper(std::string_view name, RefPtr<TmpfsInode>& found,
                                                bool& merges) {
     TmpfsDirectory* const directory = upper_directory();
@@ -159,8 +160,8 @@ OverlayInode::InUpper OverlayInode::find_upper(std::string_view name, RefPtr<Tmp
     }
     MutexLock lock(overlay().mu_);
     const auto& whiteouts = directory->overlay.whiteouts;
-    const bool hidden = !has_lower() ||
-                        (!whiteouts.empty() && whiteouts.contains(std::string(name)));
+    const bool hidden =
+        !has_lower() || (!whiteouts.empty() && whiteouts.contains(std::string(name)));
     found = directory->find(name);
     if (found) {
         merges = found->is_directory() && !hidden;
@@ -225,8 +226,7 @@ Status OverlayInode::walk(Task& task, const std::vector<std::string_view>& names
                           std::vector<RefPtr<Inode>>& found) {
     RefPtr<TmpfsInode> upper;
     bool merges = false;
-    if (lowers_.size() != 1 ||
-        find_upper(names.front(), upper, merges) != InUpper::kUnknown) {
+    if (lowers_.size() != 1 || find_upper(names.front(), upper, merges) != InUpper::kUnknown) {
         found.push_back(TRY(find(task, names.front())));
         return {};
     }
@@ -318,9 +318,9 @@ Result<RefPtr<TmpfsInode>> OverlayInode::make_copy() {
     const InodeAttributes a = TRY(lower.attributes());
     const NewInode what{a.mode, a.uid, a.gid, a.rdev};
     TmpfsFileSystem& fs = *overlay().upper_;
-    RefPtr<TmpfsInode> copy =
-        is_symlink() ? TRY(fs.make_symlink_inode(TRY(lower.read_link(task)), what))
-                     : TRY(fs.make_inode(what));
+    RefPtr<TmpfsInode> copy = is_symlink()
+                                  ? TRY(fs.make_symlink_inode(TRY(lower.read_link(task)), what))
+                                  : TRY(fs.make_inode(what));
     if (is_regular() && a.size != 0) {
         RefPtr<File> file = TRY(lower.open(task, Path(), O_RDONLY));
         const MapSource source = TRY(file->map_source(task, PROT_READ, false));
@@ -380,8 +380,8 @@ void OverlayInode::hide_lower_locked(std::string_view name) {
     }
 }
 
-// A whiteout of the name stays behind what is made: it hides the lower file once this one is gone, and
-// makes a directory opaque.
+// A whiteout of the name stays behind what is made: it hides the lower file once this one is gone,
+// and makes a directory opaque.
 Result<RefPtr<Inode>> OverlayInode::add(std::string_view name, Result<RefPtr<TmpfsInode>> made) {
     RefPtr<TmpfsInode> inode = TRY(std::move(made));
     {
@@ -443,9 +443,7 @@ Status OverlayInode::unlink(Task& task, std::string_view name, Inode& victim) {
     return {};
 }
 
-Result<bool> OverlayInode::is_empty(Task& task) {
-    return TRY(list(task)).empty();
-}
+Result<bool> OverlayInode::is_empty(Task& task) { return TRY(list(task)).empty(); }
 
 Status OverlayInode::remove_directory(Task& task, std::string_view name, Inode& victim) {
     auto& gone = static_cast<OverlayInode&>(victim);
@@ -561,8 +559,8 @@ class OverlayDirectoryFile final : public DirectoryFile {
     const RefPtr<OverlayInode> inode_;
 };
 
-/// A regular file: the upper part as soon as there is one, until then the lower file as it was opened,
-/// whose donated descriptor serves reads and mappings directly.
+/// A regular file: the upper part as soon as there is one, until then the lower file as it was
+/// opened, whose donated descriptor serves reads and mappings directly.
 class OverlayFile final : public RegularFile {
   public:
     OverlayFile(RefPtr<OverlayInode> inode, RefPtr<File> lower, uint32_t flags)
@@ -631,8 +629,7 @@ Result<RefPtr<File>> OverlayInode::open(Task& task, const Path& path, uint32_t f
     if (upper() == nullptr) {
         lower = TRY(lowers_.front()->open(task, path, flags));
     }
-    return RefPtr<File>(
-        make_ref<OverlayFile>(RefPtr<OverlayInode>(this), std::move(lower), flags));
+    return RefPtr<File>(make_ref<OverlayFile>(RefPtr<OverlayInode>(this), std::move(lower), flags));
 }
 
 }  // namespace moat::kernel

@@ -1,13 +1,13 @@
 #pragma once
 
 // A writable file system made of a tmpfs (the upper layer) over file systems that never change (the
-// lower layers, the first one on top). What is written is copied up first, whole; what is removed is
-// remembered as a whiteout. Like Linux's overlayfs without redirect_dir, metacopy and index:
+// lower layers, the first one on top). What is written is copied up first, whole; what is removed
+// is remembered as a whiteout. Like Linux's overlayfs without redirect_dir, metacopy and index:
 //  - renaming a directory that a lower layer has a part in gives EXDEV, and mv(1) then copies it;
 //  - hard links of a lower layer become separate files when one of them is copied up;
 //  - a mapping made before a copy-up goes on showing the lower file.
-// Unlike there, descriptors opened for reading before a copy-up see the upper file from then on (as on
-// Linux from 4.19 on), and inode numbers stay as they were.
+// Unlike there, descriptors opened for reading before a copy-up see the upper file from then on (as
+// on Linux from 4.19 on), and inode numbers stay as they were.
 
 #include <atomic>
 #include <unordered_map>
@@ -41,8 +41,8 @@ class OverlayFileSystem final : public FileSystem {
 
     const RefPtr<TmpfsFileSystem> upper_;
     const std::vector<RefPtr<FileSystem>> lowers_;
-    /// Holds still the upper layer's names and whiteouts, and which inodes have an upper part. Never held
-    /// while a lower layer is asked for anything.
+    /// Holds still the upper layer's names and whiteouts, and which inodes have an upper part.
+    /// Never held while a lower layer is asked for anything.
     Mutex<LockRank::kRename> mu_;
     Mutex<LockRank::kFileSystem> cache_mu_;
     /// Inodes in use, by their upper and their topmost lower inode. Not owned: they unregister.
@@ -91,8 +91,8 @@ class OverlayInode final : public Inode {
 
   private:
     friend class OverlayFileSystem;
-    OverlayInode(OverlayFileSystem& fs, uint32_t type, RefPtr<OverlayInode> parent, std::string name,
-                 RefPtr<TmpfsInode> upper, std::vector<RefPtr<Inode>> lowers);
+    OverlayInode(OverlayFileSystem& fs, uint32_t type, RefPtr<OverlayInode> parent,
+                 std::string name, RefPtr<TmpfsInode> upper, std::vector<RefPtr<Inode>> lowers);
     void last_unref() override;
 
     TmpfsDirectory* upper_directory() const { return static_cast<TmpfsDirectory*>(upper()); }
@@ -108,7 +108,8 @@ class OverlayInode final : public Inode {
     Result<bool> is_empty(Task& task);
     void hide_lower_locked(std::string_view name);
 
-    // Immutable. Where a lower file is; says nothing once it has an upper part, which may be renamed.
+    // Immutable. Where a lower file is; says nothing once it has an upper part, which may be
+    // renamed.
     const RefPtr<OverlayInode> parent_;
     const std::string name_;
     const std::vector<RefPtr<Inode>> lowers_;  // of a directory perhaps several

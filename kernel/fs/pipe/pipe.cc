@@ -15,7 +15,8 @@ namespace moat::kernel {
 
 namespace {
 
-constexpr PollMask kEverything = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDNORM | EPOLLWRNORM;
+constexpr PollMask kEverything =
+    EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDNORM | EPOLLWRNORM;
 
 /// Capacity of all pipes of the sandbox. Beyond the limit new pipes are small and none may grow, as
 /// with Linux's pipe-user-pages-soft.
@@ -27,7 +28,7 @@ constexpr size_t kSmallCapacity = 2 * Pipe::kMinCapacity;
 
 Pipe::Pipe() : ino_(next_anonymous_inode()) {
     capacity_ = total_capacity.load(std::memory_order_relaxed) < kSoftLimit ? kDefaultCapacity
-                                                                             : kSmallCapacity;
+                                                                            : kSmallCapacity;
     total_capacity.fetch_add(capacity_, std::memory_order_relaxed);
 }
 
@@ -58,8 +59,7 @@ Result<size_t> Pipe::read_locked(IoBuffer& destination) {
     size_t moved = 0;
     // At most two pieces: the ring may wrap.
     while (size_ > 0 && !destination.empty()) {
-        const size_t piece =
-            std::min({size_, storage_size_ - head_, destination.remaining()});
+        const size_t piece = std::min({size_, storage_size_ - head_, destination.remaining()});
         const Result<size_t> n = destination.put(storage_.get() + head_, piece);
         if (!n.ok()) {
             if (moved == 0) {
@@ -141,8 +141,8 @@ Result<size_t> Pipe::write(IoBuffer& source) {
     const Result<size_t> moved = write_locked(source);
     lock.unlock();
     if (moved.ok() && *moved > 0) {
-        // Every write is an event, not only the first into an empty pipe: edge-triggered epoll users
-        // depend on it (Linux: pipe_write's poll_usage).
+        // Every write is an event, not only the first into an empty pipe: edge-triggered epoll
+        // users depend on it (Linux: pipe_write's poll_usage).
         queue_.notify(EPOLLIN | EPOLLRDNORM);
     }
     return moved;
@@ -198,7 +198,8 @@ Result<size_t> Pipe::set_capacity(size_t requested, bool privileged) {
         total_capacity.load(std::memory_order_relaxed) + (wanted - capacity_) > kSoftLimit) {
         return Errno(EPERM);
     }
-    total_capacity.fetch_add(wanted - capacity_, std::memory_order_relaxed);  // wraps when it shrinks
+    total_capacity.fetch_add(wanted - capacity_,
+                             std::memory_order_relaxed);  // wraps when it shrinks
     capacity_ = wanted;
     const bool writable = writable_locked();
     lock.unlock();
@@ -211,8 +212,7 @@ Result<size_t> Pipe::set_capacity(size_t requested, bool privileged) {
 // ---------------------------------------------------------------- ends
 
 PipeFile::PipeFile(RefPtr<Pipe> pipe, uint32_t flags, uint32_t uid, uint32_t gid)
-    : File(flags), pipe_(std::move(pipe)), uid_(uid), gid_(gid),
-      access_(flags & O_ACCMODE) {}
+    : File(flags), pipe_(std::move(pipe)), uid_(uid), gid_(gid), access_(flags & O_ACCMODE) {}
 
 Result<RefPtr<File>> PipeFile::open(RefPtr<Pipe> pipe, Kind kind, uint32_t flags, uint32_t uid,
                                     uint32_t gid) {

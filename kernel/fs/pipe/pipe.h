@@ -36,15 +36,15 @@ class Pipe final : public RefCounted {
     Pipe();
     ~Pipe() override;
 
-    /// Moves up to `destination.remaining()` bytes. 0: nothing is left and nobody can write. EAGAIN:
-    /// nothing there yet.
+    /// Moves up to `destination.remaining()` bytes. 0: nothing is left and nobody can write.
+    /// EAGAIN: nothing there yet.
     Result<size_t> read(IoBuffer& destination);
     /// Moves what fits; all or nothing up to kAtomic. EPIPE: nobody can read (the caller sends
     /// SIGPIPE). EAGAIN: no room.
     Result<size_t> write(IoBuffer& source);
 
-    /// For tee(2) and splice(2): copies up to `size` bytes from `skip` on without taking them. 0 and
-    /// EAGAIN as for read(), where fewer than `skip` bytes count as nothing.
+    /// For tee(2) and splice(2): copies up to `size` bytes from `skip` on without taking them. 0
+    /// and EAGAIN as for read(), where fewer than `skip` bytes count as nothing.
     Result<size_t> peek(void* destination, size_t size, size_t skip);
 
     /// FIONREAD.
@@ -90,8 +90,8 @@ class PipeFile final : public File {
   public:
     enum class Kind : bool { kPipe, kFifo };
 
-    /// A new description of `pipe`; `flags` as for open(2). ENXIO: a FIFO opened O_WRONLY | O_NONBLOCK
-    /// that nobody reads. Never waits: finish_open() tells when open(2) may return.
+    /// A new description of `pipe`; `flags` as for open(2). ENXIO: a FIFO opened O_WRONLY |
+    /// O_NONBLOCK that nobody reads. Never waits: finish_open() tells when open(2) may return.
     static Result<RefPtr<File>> open(RefPtr<Pipe> pipe, Kind kind, uint32_t flags, uint32_t uid,
                                      uint32_t gid);
     ~PipeFile() override;
@@ -118,8 +118,8 @@ class PipeFile final : public File {
     bool writes() const { return access_ != 0; }  // O_RDONLY
 
     const RefPtr<Pipe> pipe_;
-    const uint32_t uid_, gid_;    // of an anonymous pipe
-    const uint32_t access_;       // O_ACCMODE at open
+    const uint32_t uid_, gid_;  // of an anonymous pipe
+    const uint32_t access_;     // O_ACCMODE at open
     // Set by open() under the pipe's lock; then immutable.
     bool attached_ = false;
     uint64_t partner_opens_ = 0;  // what the other end's count was

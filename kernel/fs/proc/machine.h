@@ -18,9 +18,9 @@ struct Machine {
     std::atomic<uint64_t> memory_bytes{0};  ///< changed by set_machine_memory()
     int64_t boot_monotonic_ns = 0;
     int64_t boot_realtime_ns = 0;
-    uint64_t tsc_khz = 0;  ///< 0: unknown
-    std::string boot_id;   ///< a random UUID, new for each sentry
-    std::string hostname;  ///< the sandbox's
+    uint64_t tsc_khz = 0;                        ///< 0: unknown
+    std::string boot_id;                         ///< a random UUID, new for each sentry
+    std::string hostname;                        ///< the sandbox's
     std::map<std::string, std::string> sysctls;  ///< the plan's, by dotted name
 };
 

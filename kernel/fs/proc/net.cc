@@ -1,4 +1,5 @@
-// /proc/net: the headers are here, the lines come from the socket layer where it has registered a source.
+// /proc/net: the headers are here, the lines come from the socket layer where it has registered a
+// source.
 
 #include "kernel/fs/proc/net.h"
 
@@ -37,19 +38,23 @@ constexpr Table kTables[] = {
     {"udp6", kSocket6Header},
     {"raw", kSocketHeader},
     {"unix", "Num       RefCount Protocol Flags    Type St Inode Path\n"},
-    {"netlink", "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    "
-                "Inode\n"},
+    {"netlink",
+     "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    "
+     "Inode\n"},
     {"packet", "sk       RefCnt Type Proto  Iface R Rmem   User   Inode\n"},
-    {"dev", "Inter-|   Receive                                                |  Transmit\n"
-            " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs "
-            "drop fifo colls carrier compressed\n"},
-    {"route", "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT"
-              "\n"},
+    {"dev",
+     "Inter-|   Receive                                                |  Transmit\n"
+     " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs "
+     "drop fifo colls carrier compressed\n"},
+    {"route",
+     "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT"
+     "\n"},
     {"ipv6_route", ""},
     {"if_inet6", ""},
     {"arp", "IP address       HW type     Flags       HW address            Mask     Device\n"},
-    {"protocols", "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de "
-                  "sh ss gs se re sp bi br ha uh gp em\n"},
+    {"protocols",
+     "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de "
+     "sh ss gs se re sp bi br ha uh gp em\n"},
     {"sockstat", "sockets: used 0\n"},
     {"sockstat6", ""},
     {"snmp", ""},

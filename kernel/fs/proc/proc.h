@@ -21,8 +21,8 @@ class ProcFileSystem final : public SyntheticFileSystem {
     RefPtr<StaticDirectory> net_;  // immutable once shared
 };
 
-/// Names a task without keeping it alive: the number, and when the task was born, so that a number used
-/// again is not mistaken for it.
+/// Names a task without keeping it alive: the number, and when the task was born, so that a number
+/// used again is not mistaken for it.
 struct TaskName {
     RefPtr<PidNamespace> pids;
     int32_t tid = 0;

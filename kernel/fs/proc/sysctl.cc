@@ -1,5 +1,5 @@
-// /proc/sys: what programs ask for. Read-only but for the names of the host and what the plan's sysctls
-// set; a value that nothing enforces is one that describes what the sentry does.
+// /proc/sys: what programs ask for. Read-only but for the names of the host and what the plan's
+// sysctls set; a value that nothing enforces is one that describes what the sentry does.
 
 #include <linux/capability.h>
 
@@ -191,8 +191,7 @@ void add_sysctls(ProcFileSystem&, StaticDirectory& sys) {
         [](Task& task) -> Result<std::string> { return task.container().domainname() + "\n"; },
         host_name_target(&Container::set_domainname));
     const auto random = kernel->directory("random");
-    random->text("boot_id",
-                 [](Task&) -> Result<std::string> { return machine().boot_id + "\n"; });
+    random->text("boot_id", [](Task&) -> Result<std::string> { return machine().boot_id + "\n"; });
     random->text("uuid", [](Task&) -> Result<std::string> { return random_uuid() + "\n"; });
 }
 

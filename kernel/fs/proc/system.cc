@@ -1,5 +1,5 @@
-// /proc's files about the whole sandbox. What belongs to the host alone (disks, interrupts, swap) is
-// there and empty, as on a machine that has none.
+// /proc's files about the whole sandbox. What belongs to the host alone (disks, interrupts, swap)
+// is there and empty, as on a machine that has none.
 
 #include "kernel/base/version.h"
 #include "kernel/fs/proc/machine.h"
@@ -39,7 +39,8 @@ std::string meminfo_text(const MemoryView& m) {
     line("VmallocTotal:", 34359738367ull);
     line("VmallocUsed:", 0);
     line("VmallocChunk:", 0);
-    append_text(s, "HugePages_Total:       0\nHugePages_Free:        0\nHugePages_Rsvd:        0\n"
+    append_text(s,
+                "HugePages_Total:       0\nHugePages_Free:        0\nHugePages_Rsvd:        0\n"
                 "HugePages_Surp:        0\n");
     line("Hugepagesize:", 2048);
     return s;
@@ -68,7 +69,8 @@ std::string stat_text(const PidNamespace& pids) {
                     static_cast<ull>(used_ns / cpus / tick),
                     static_cast<ull>(idle_ns / cpus / tick));
     }
-    append_text(s, "intr 0\nctxt 0\nbtime %lld\nprocesses %zu\nprocs_running %zu\nprocs_blocked 0\n"
+    append_text(s,
+                "intr 0\nctxt 0\nbtime %lld\nprocesses %zu\nprocs_running %zu\nprocs_blocked 0\n"
                 "softirq 0 0 0 0 0 0 0 0 0 0 0\n",
                 static_cast<long long>(machine().boot_realtime_ns / 1'000'000'000), processes,
                 running);
@@ -81,8 +83,7 @@ std::string uptime_text(const PidNamespace& pids) {
         used_ns += group->cpu_ns();
     }
     const int64_t up = uptime_ns();
-    const int64_t idle =
-        std::max<int64_t>(up * machine().cpus - static_cast<int64_t>(used_ns), 0);
+    const int64_t idle = std::max<int64_t>(up * machine().cpus - static_cast<int64_t>(used_ns), 0);
     return format_text("%lld.%02lld %lld.%02lld\n", static_cast<long long>(up / 1'000'000'000),
                        static_cast<long long>(up / 10'000'000 % 100),
                        static_cast<long long>(idle / 1'000'000'000),
@@ -126,7 +127,8 @@ void add_system_files(ProcFileSystem& fs, StaticDirectory& root) {
     root.text("filesystems", [](Task&) -> Result<std::string> { return filesystems_text(); });
     root.text("version", std::string(kProcVersion) + "\n");
     root.text("cmdline", "BOOT_IMAGE=moat\n");
-    root.text("devices", "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n"
+    root.text("devices",
+              "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n"
               "136 pts\n\nBlock devices:\n");
     root.text("partitions", "major minor  #blocks  name\n\n");
     root.text("diskstats", "");
@@ -144,19 +146,22 @@ void add_system_files(ProcFileSystem& fs, StaticDirectory& root) {
     });
     root.text("vmstat", [proc](Task& reader) -> Result<std::string> {
         const MemoryView m = memory_view(proc->pids(), reader.container());
-        return format_text("nr_free_pages %llu\nnr_anon_pages %llu\nnr_mapped 0\nnr_file_pages 0\n"
-                           "pgpgin 0\npgpgout 0\npswpin 0\npswpout 0\npgfault 0\npgmajfault 0\n"
-                           "oom_kill 0\n",
-                           static_cast<ull>(m.free / kPageSize),
-                           static_cast<ull>(m.resident / kPageSize));
+        return format_text(
+            "nr_free_pages %llu\nnr_anon_pages %llu\nnr_mapped 0\nnr_file_pages 0\n"
+            "pgpgin 0\npgpgout 0\npswpin 0\npswpout 0\npgfault 0\npgmajfault 0\n"
+            "oom_kill 0\n",
+            static_cast<ull>(m.free / kPageSize), static_cast<ull>(m.resident / kPageSize));
     });
     const auto sysvipc = root.directory("sysvipc");
-    sysvipc->text("shm", "       key      shmid perms                  size  cpid  lpid nattch   uid   gid"
+    sysvipc->text("shm",
+                  "       key      shmid perms                  size  cpid  lpid nattch   uid   gid"
                   "  cuid  cgid      atime      dtime      ctime                   rss"
                   "                  swap\n");
-    sysvipc->text("sem", "       key      semid perms      nsems   uid   gid  cuid  cgid      otime"
+    sysvipc->text("sem",
+                  "       key      semid perms      nsems   uid   gid  cuid  cgid      otime"
                   "      ctime\n");
-    sysvipc->text("msg", "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid"
+    sysvipc->text("msg",
+                  "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid"
                   "  cuid  cgid      stime      rtime      ctime\n");
     const auto pressure = root.directory("pressure");
     for (const char* name : {"cpu", "io", "memory"}) {

@@ -43,15 +43,15 @@ using Write = Status (*)(Task& writer, Task& target, std::string_view text);
 
 struct Entry {
     const char* name;
-    uint32_t mode;           // with the type for links and directories
+    uint32_t mode;  // with the type for links and directories
     TaskText text = nullptr;
     Write write = nullptr;
     LinkPath path = nullptr;
     bool process_only = false;
 };
 
-/// mounts and mountinfo: poll(2) gives EPOLLERR and EPOLLPRI once after each change of the tree (proc(5);
-/// Linux: fs/proc_namespace.c:mounts_poll).
+/// mounts and mountinfo: poll(2) gives EPOLLERR and EPOLLPRI once after each change of the tree
+/// (proc(5); Linux: fs/proc_namespace.c:mounts_poll).
 class MountsFile final : public File {
   public:
     MountsFile(uint32_t flags, RefPtr<File> text, const FsContext& fs)
@@ -76,9 +76,7 @@ class MountsFile final : public File {
 
   private:
     /// Mounts' numbers are never used again, so that every change shows in the text.
-    size_t fingerprint() const {
-        return std::hash<std::string>()(mounts_->mountinfo_text(root_));
-    }
+    size_t fingerprint() const { return std::hash<std::string>()(mounts_->mountinfo_text(root_)); }
 
     const RefPtr<File> text_;
     const RefPtr<MountNamespace> mounts_;
@@ -97,8 +95,8 @@ class TaskTextInode final : public TextInode {
               entry.write == nullptr
                   ? TextTarget()
                   : [name, write = entry.write](Task& writer, std::string_view text) -> Status {
-                        return write(writer, *TRY(name.find()), text);
-                    },
+                  return write(writer, *TRY(name.find()), text);
+              },
               ino),
           name_(std::move(name)),
           tells_of_mounts_(std::string_view(entry.name) == "mounts" ||
@@ -239,7 +237,8 @@ Status set_oom_score_adj(Task& writer, Task& target, std::string_view text) {
     if (!value || *value < -1000 || *value > 1000) {
         return Errno(EINVAL);
     }
-    if (*value < target.scheduling.oom_score_adj && !writer.has_capability(24 /* CAP_SYS_RESOURCE */)) {
+    if (*value < target.scheduling.oom_score_adj &&
+        !writer.has_capability(24 /* CAP_SYS_RESOURCE */)) {
         return Errno(EACCES);
     }
     target.scheduling.oom_score_adj = static_cast<int32_t>(*value);
@@ -318,9 +317,9 @@ constexpr Entry kEntries[] = {
 
 // ---------------------------------------------------------------- mem
 
-/// An open /proc/PID/mem: the address space that the process had then (Linux: fs/proc/base.c:mem_rw).
-/// Pages that the process itself may not read or write give EIO; Linux's FOLL_FORCE is for debuggers,
-/// which there are none of here.
+/// An open /proc/PID/mem: the address space that the process had then (Linux:
+/// fs/proc/base.c:mem_rw). Pages that the process itself may not read or write give EIO; Linux's
+/// FOLL_FORCE is for debuggers, which there are none of here.
 class MemoryFile final : public File {
   public:
     MemoryFile(uint32_t flags, RefPtr<AddressSpace> mm) : File(flags), mm_(std::move(mm)) {}
@@ -342,7 +341,8 @@ class MemoryFile final : public File {
         size_t total = 0;
         while (destination.remaining() > 0) {
             const size_t wanted = std::min(sizeof data, destination.remaining());
-            const size_t got = mm_->read(data, GuestAddr{static_cast<uint64_t>(offset) + total}, wanted);
+            const size_t got =
+                mm_->read(data, GuestAddr{static_cast<uint64_t>(offset) + total}, wanted);
             const auto put = destination.put(data, got);
             if (got == 0 || !put.ok()) {
                 return total > 0 ? Result<size_t>(total) : got == 0 ? Errno(EIO) : put;
@@ -379,8 +379,8 @@ class MemoryFile final : public File {
             return Errno(EINVAL);
         }
         const int64_t base = whence == SEEK_CUR ? position_.load() : 0;
-        const int64_t at = static_cast<int64_t>(static_cast<uint64_t>(base) +
-                                                static_cast<uint64_t>(offset));
+        const int64_t at =
+            static_cast<int64_t>(static_cast<uint64_t>(base) + static_cast<uint64_t>(offset));
         position_.store(at);
         return at;
     }
@@ -433,8 +433,9 @@ Result<RefPtr<File>> file_at(const TaskName& name, Task& reader, Fd fd) {
 class FdLink final : public SyntheticInode {
   public:
     FdLink(ProcFileSystem& fs, TaskName name, Fd fd, uint32_t permissions)
-        : SyntheticInode(fs, S_IFLNK | permissions,
-                         name.ino(kFdLink, static_cast<uint32_t>(to_integer(fd)) << 10 | permissions)),
+        : SyntheticInode(
+              fs, S_IFLNK | permissions,
+              name.ino(kFdLink, static_cast<uint32_t>(to_integer(fd)) << 10 | permissions)),
           name_(std::move(name)),
           fd_(fd) {}
     Result<InodeAttributes> attributes() override {
@@ -530,14 +531,14 @@ class FdDirectory final : public SyntheticDirectory {
 
 // ---------------------------------------------------------------- ns
 
-constexpr const char* kNamespaces[] = {"cgroup", "ipc",  "mnt",  "net", "pid",
+constexpr const char* kNamespaces[] = {"cgroup",           "ipc",  "mnt",  "net", "pid",
                                        "pid_for_children", "time", "user", "uts"};
 
 /// A number for a namespace object that says nothing about where it lies.
 uint32_t namespace_number(const void* object) {
     static const std::string* const salt = new std::string(random_uuid());
-    const size_t h = std::hash<std::string>()(
-        *salt + std::to_string(reinterpret_cast<uintptr_t>(object)));
+    const size_t h =
+        std::hash<std::string>()(*salt + std::to_string(reinterpret_cast<uintptr_t>(object)));
     return 0xf0001000u + static_cast<uint32_t>(h & 0xffffff);
 }
 
@@ -613,7 +614,8 @@ RefPtr<Inode> make_thread_list(ProcFileSystem& fs, const TaskName& name, uint32_
         std::vector<DirectoryEntry> entries;
         for (const auto& thread : TaskTable::tasks_of(leader->group())) {
             const TaskName each{name.pids, thread->tid(), thread->start_time_ns(), false};
-            entries.push_back({std::to_string(thread->tid()), each.ino(kTaskDirectoryKind, 0), DT_DIR});
+            entries.push_back(
+                {std::to_string(thread->tid()), each.ino(kTaskDirectoryKind, 0), DT_DIR});
         }
         std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
             return a.name.size() != b.name.size() ? a.name.size() < b.name.size() : a.name < b.name;

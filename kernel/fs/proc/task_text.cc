@@ -113,12 +113,11 @@ Result<std::string> proc_stat(Task& reader, Task& target) {
 Result<std::string> proc_statm(Task&, Task& target) {
     const auto mm = target.mm_ref();
     const MemoryUsage m = mm ? mm->usage() : MemoryUsage();
-    return format_text("%llu %llu %llu %llu 0 %llu 0\n",
-                       static_cast<ull>(m.virtual_bytes / kPageSize),
-                       static_cast<ull>(m.resident_bytes / kPageSize),
-                       static_cast<ull>(m.shared_bytes / kPageSize),
-                       static_cast<ull>(m.text_bytes / kPageSize),
-                       static_cast<ull>(m.data_bytes / kPageSize));
+    return format_text(
+        "%llu %llu %llu %llu 0 %llu 0\n", static_cast<ull>(m.virtual_bytes / kPageSize),
+        static_cast<ull>(m.resident_bytes / kPageSize),
+        static_cast<ull>(m.shared_bytes / kPageSize), static_cast<ull>(m.text_bytes / kPageSize),
+        static_cast<ull>(m.data_bytes / kPageSize));
 }
 
 Result<std::string> proc_status(Task&, Task& target) {
@@ -134,8 +133,8 @@ Result<std::string> proc_status(Task&, Task& target) {
             s += ch;
         }
     }
-    append_text(s, "\nUmask:\t%04o\nState:\t%s\nTgid:\t%d\nNgid:\t0\nPid:\t%d\nPPid:\t%d\n", v.umask,
-                state_word(v.state), v.pid, v.tid, v.parent);
+    append_text(s, "\nUmask:\t%04o\nState:\t%s\nTgid:\t%d\nNgid:\t0\nPid:\t%d\nPPid:\t%d\n",
+                v.umask, state_word(v.state), v.pid, v.tid, v.parent);
     append_text(s, "TracerPid:\t0\nUid:\t%u\t%u\t%u\t%u\nGid:\t%u\t%u\t%u\t%u\n", c.uid, c.euid,
                 c.suid, c.fsuid, c.gid, c.egid, c.sgid, c.fsgid);
     size_t slots = 64;
@@ -150,12 +149,12 @@ Result<std::string> proc_status(Task&, Task& target) {
                 v.session);
     if (!v.zombie) {
         const MemoryUsage& m = v.memory;
-        append_text(s,
-                    "VmPeak:\t%8llu kB\nVmSize:\t%8llu kB\nVmLck:\t%8d kB\nVmPin:\t%8d kB\n"
-                    "VmHWM:\t%8llu kB\nVmRSS:\t%8llu kB\n",
-                    static_cast<ull>(m.virtual_bytes >> 10), static_cast<ull>(m.virtual_bytes >> 10),
-                    0, 0, static_cast<ull>(m.resident_bytes >> 10),
-                    static_cast<ull>(m.resident_bytes >> 10));
+        append_text(
+            s,
+            "VmPeak:\t%8llu kB\nVmSize:\t%8llu kB\nVmLck:\t%8d kB\nVmPin:\t%8d kB\n"
+            "VmHWM:\t%8llu kB\nVmRSS:\t%8llu kB\n",
+            static_cast<ull>(m.virtual_bytes >> 10), static_cast<ull>(m.virtual_bytes >> 10), 0, 0,
+            static_cast<ull>(m.resident_bytes >> 10), static_cast<ull>(m.resident_bytes >> 10));
         const uint64_t private_bytes =
             m.resident_bytes > m.shared_bytes ? m.resident_bytes - m.shared_bytes : 0;
         append_text(s, "RssAnon:\t%8llu kB\nRssFile:\t%8llu kB\nRssShmem:\t%8d kB\n",
@@ -166,19 +165,20 @@ Result<std::string> proc_status(Task&, Task& target) {
     }
     append_text(s, "Threads:\t%zu\nSigQ:\t0/%llu\n", v.threads,
                 static_cast<ull>(target.rlimit(RLIMIT_SIGPENDING)));
-    append_text(s, "SigPnd:\t%016llx\nShdPnd:\t%016llx\nSigBlk:\t%016llx\nSigIgn:\t%016llx\n"
+    append_text(s,
+                "SigPnd:\t%016llx\nShdPnd:\t%016llx\nSigBlk:\t%016llx\nSigIgn:\t%016llx\n"
                 "SigCgt:\t%016llx\n",
                 static_cast<ull>(v.pending), 0ull, static_cast<ull>(v.blocked),
                 static_cast<ull>(v.ignored), static_cast<ull>(v.caught));
-    append_text(s, "CapInh:\t%016llx\nCapPrm:\t%016llx\nCapEff:\t%016llx\nCapBnd:\t%016llx\n"
+    append_text(s,
+                "CapInh:\t%016llx\nCapPrm:\t%016llx\nCapEff:\t%016llx\nCapBnd:\t%016llx\n"
                 "CapAmb:\t%016llx\n",
                 static_cast<ull>(c.inheritable), static_cast<ull>(c.permitted),
                 static_cast<ull>(c.effective), static_cast<ull>(c.bounding),
                 static_cast<ull>(c.ambient));
     const SeccompFilter* filter = target.seccomp_filter();
-    append_text(s, "NoNewPrivs:\t%d\nSeccomp:\t%d\nSeccomp_filters:\t%u\n",
-                c.no_new_privs ? 1 : 0, target.seccomp_mode(),
-                filter == nullptr ? 0 : filter->count());
+    append_text(s, "NoNewPrivs:\t%d\nSeccomp:\t%d\nSeccomp_filters:\t%u\n", c.no_new_privs ? 1 : 0,
+                target.seccomp_mode(), filter == nullptr ? 0 : filter->count());
     const uint64_t allowed = allowed_cpus(target);
     append_text(s, "Cpus_allowed:\t%llx\nCpus_allowed_list:\t%s\n", static_cast<ull>(allowed),
                 cpu_list(allowed).c_str());
@@ -213,8 +213,8 @@ Result<std::string> proc_limits(Task&, Task& target) {
     auto number = [](rlim_t value) {
         return value == RLIM_INFINITY ? std::string("unlimited") : std::to_string(value);
     };
-    std::string s = format_text("%-25s %-20s %-20s %-10s\n", "Limit", "Soft Limit", "Hard Limit",
-                                "Units     ");
+    std::string s =
+        format_text("%-25s %-20s %-20s %-10s\n", "Limit", "Soft Limit", "Hard Limit", "Units     ");
     for (const Row& row : kRows) {
         const rlimit limit = target.group().limit(row.resource);
         append_text(s, "%-25s %-20s %-20s %-10s\n", row.name, number(limit.rlim_cur).c_str(),

@@ -1,7 +1,7 @@
 #pragma once
 
-// What proc, sysinfo(2) and getrusage(2) know of tasks: snapshots put together from the process tree,
-// address spaces and the host.
+// What proc, sysinfo(2) and getrusage(2) know of tasks: snapshots put together from the process
+// tree, address spaces and the host.
 
 #include <cstdint>
 #include <string>
@@ -26,7 +26,8 @@ struct CpuTimes {
 /// Of all threads, ended ones too. The host tells only the sum: it stands as user time, because the
 /// sentry does a guest's system time.
 CpuTimes cpu_times(const ThreadGroup& group);
-/// Of one thread: its process's, where it is the only one; 0 otherwise (the host tells it by process).
+/// Of one thread: its process's, where it is the only one; 0 otherwise (the host tells it by
+/// process).
 CpuTimes cpu_times(Task& task);
 /// Of children that were waited for.
 CpuTimes children_cpu_times(const ThreadGroup& group);
@@ -67,8 +68,8 @@ struct TaskView {
 };
 TaskView view_of(Task& task);
 
-/// Whether `reader` may look into `target` (ptrace(2), "Ptrace access mode checking"): the same user
-/// and groups, or CAP_SYS_PTRACE. EACCES.
+/// Whether `reader` may look into `target` (ptrace(2), "Ptrace access mode checking"): the same
+/// user and groups, or CAP_SYS_PTRACE. EACCES.
 Status may_inspect(Task& reader, Task& target);
 
 }  // namespace moat::kernel

@@ -8,8 +8,9 @@
 
 namespace moat::kernel {
 
-/// signalfd(2): reads take pending signals of the reader. What is ready, and who is told, is that of the
-/// process that made it: after fork(2) Linux's signalfd follows whoever polls it, this one does not.
+/// signalfd(2): reads take pending signals of the reader. What is ready, and who is told, is that
+/// of the process that made it: after fork(2) Linux's signalfd follows whoever polls it, this one
+/// does not.
 class SignalFile final : public File {
   public:
     SignalFile(Task& maker, uint64_t mask, uint32_t flags);

@@ -32,9 +32,7 @@ class AttachedInputFile final : public File {
         s.st_blksize = 4096;
         return s;
     }
-    Result<size_t> read(Task&, IoBuffer& destination) override {
-        return input_->read(destination);
-    }
+    Result<size_t> read(Task&, IoBuffer& destination) override { return input_->read(destination); }
     Result<int64_t> ioctl(Task& task, uint32_t command, uint64_t argument) override {
         if (command == FIONREAD) {
             TRY(task.copy_out(UserPtr<int32_t>(argument), static_cast<int32_t>(input_->size())));
@@ -204,8 +202,8 @@ Status Attachments::attach(ScopedFd in, ScopedFd out, ScopedFd err) {
             }
         }
     };
-    for (const auto& [fd, place] : {std::pair(&in, &in_watch), std::pair(&out, &out_watch),
-                                    std::pair(&err, &err_watch)}) {
+    for (const auto& [fd, place] :
+         {std::pair(&in, &in_watch), std::pair(&out, &out_watch), std::pair(&err, &err_watch)}) {
         if (*fd) {
             auto started = watch(*fd);
             if (!started.ok()) {

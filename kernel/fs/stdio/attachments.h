@@ -1,7 +1,8 @@
 #pragma once
 
-// A container's standard streams as somebody sees them who attaches (kubectl attach): output goes to
-// him besides the log, input comes from him. moatd may die; what is attached lives in descriptors.
+// A container's standard streams as somebody sees them who attaches (kubectl attach): output goes
+// to him besides the log, input comes from him. moatd may die; what is attached lives in
+// descriptors.
 
 #include <string>
 #include <string_view>
@@ -63,8 +64,8 @@ RefPtr<File> make_attached_input_file(RefPtr<AttachedInput> input);
 RefPtr<AttachedSink> make_terminal_sink(RefPtr<Tty> tty);
 
 /// Everybody who is attached to one container. Writers look at room() first: output is held for one
-/// who does not read, and then its writer waits, but no longer than kPatience after the last byte that
-/// he took; then he is cut off.
+/// who does not read, and then its writer waits, but no longer than kPatience after the last byte
+/// that he took; then he is cut off.
 class Attachments final : public RefCounted {
   public:
     static constexpr size_t kBuffer = 64 << 10;  ///< for each stream of each attachment

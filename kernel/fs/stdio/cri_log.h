@@ -1,7 +1,7 @@
 #pragma once
 
-// A container's output in the CRI log format, written by the sentry itself, so that no process of the
-// node has to live for it: "2026-01-02T03:04:05.000000006Z stdout F text".
+// A container's output in the CRI log format, written by the sentry itself, so that no process of
+// the node has to live for it: "2026-01-02T03:04:05.000000006Z stdout F text".
 
 #include <cstdint>
 #include <string>
@@ -15,9 +15,9 @@
 
 namespace moat::kernel {
 
-/// One log file that stdout and stderr of a container share. A line is written with its newline; one
-/// longer than kLongestLine in pieces tagged P; what is left without a newline when a stream is closed
-/// is tagged P too. Lines are never torn or reordered within a stream, also across reopen().
+/// One log file that stdout and stderr of a container share. A line is written with its newline;
+/// one longer than kLongestLine in pieces tagged P; what is left without a newline when a stream is
+/// closed is tagged P too. Lines are never torn or reordered within a stream, also across reopen().
 class CriLogSink final : public RefCounted {
   public:
     using Stream = LogStream;
@@ -26,9 +26,11 @@ class CriLogSink final : public RefCounted {
     /// `log` is open for appending, on a file or a pipe.
     explicit CriLogSink(ScopedFd log) : log_(std::move(log)) {}
 
-    /// From now on to `log` (ReopenContainerLog). What has begun but not ended in a newline goes there.
+    /// From now on to `log` (ReopenContainerLog). What has begun but not ended in a newline goes
+    /// there.
     void reopen(ScopedFd log);
-    /// Never fails: what cannot be written (a full disk) is counted and dropped, the container goes on.
+    /// Never fails: what cannot be written (a full disk) is counted and dropped, the container goes
+    /// on.
     void write(Stream stream, std::string_view text);
     /// The stream has ended: writes out what it left without a newline.
     void end(Stream stream);
@@ -46,8 +48,8 @@ class CriLogSink final : public RefCounted {
 
 class Attachments;
 
-/// A description whose writes become lines of `stream`, and are shown to those in `attached` (which may
-/// be null); its end is the stream's.
+/// A description whose writes become lines of `stream`, and are shown to those in `attached` (which
+/// may be null); its end is the stream's.
 RefPtr<File> make_cri_log_file(RefPtr<CriLogSink> sink, CriLogSink::Stream stream,
                                RefPtr<Attachments> attached = nullptr);
 

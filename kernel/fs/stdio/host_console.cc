@@ -29,8 +29,8 @@ Result<RefPtr<HostConsole>> HostConsole::start(ScopedFd host, RefPtr<Tty> tty,
     const int flags = TRY(host_result(fcntl(host.get(), F_GETFL)));
     TRY(host_result(fcntl(host.get(), F_SETFL, flags | O_NONBLOCK)));
     auto watch = TRY(HostWatch::start(host.get()));
-    auto console = make_ref<HostConsole>(std::move(host), std::move(tty), std::move(log),
-                                         std::move(attached));
+    auto console =
+        make_ref<HostConsole>(std::move(host), std::move(tty), std::move(log), std::move(attached));
     watch->queue().add(console.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP);
     console->tty_->far_events().add(console.get(), EPOLLIN | EPOLLOUT);
     if (console->attached_) {
@@ -90,8 +90,8 @@ void HostConsole::on_event(PollMask) {
     tty_->hang_up();
 }
 
-/// What was typed. No more than there is room for: the rest waits in the host's terminal, and the Tty
-/// tells when a program has read.
+/// What was typed. No more than there is room for: the rest waits in the host's terminal, and the
+/// Tty tells when a program has read.
 HostConsole::Flow HostConsole::copy_in_locked() {
     for (;;) {
         char typed[kChunk];

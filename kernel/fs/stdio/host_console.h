@@ -11,15 +11,15 @@
 
 namespace moat::kernel {
 
-/// The far side of a guest's terminal when a person of the host sits there (`moat run -t`, kubectl exec
-/// -it): copies between the Tty and a host descriptor, as a rule the slave of a host pty in raw mode.
-/// Runs on the threads that cause the events; keeps itself alive until finish() has written all, or the
-/// host has hung up. What is shown goes to a log and to those who are attached too, or only there: then
-/// the terminal stays until finish(), and only the attached type.
+/// The far side of a guest's terminal when a person of the host sits there (`moat run -t`, kubectl
+/// exec -it): copies between the Tty and a host descriptor, as a rule the slave of a host pty in
+/// raw mode. Runs on the threads that cause the events; keeps itself alive until finish() has
+/// written all, or the host has hung up. What is shown goes to a log and to those who are attached
+/// too, or only there: then the terminal stays until finish(), and only the attached type.
 class HostConsole final : public Waiter {
   public:
-    /// Starts copying. `host` is made non-blocking. EPERM: cannot be polled. All but the terminal may
-    /// be missing.
+    /// Starts copying. `host` is made non-blocking. EPERM: cannot be polled. All but the terminal
+    /// may be missing.
     static Result<RefPtr<HostConsole>> start(ScopedFd host, RefPtr<Tty> tty,
                                              RefPtr<CriLogSink> log = nullptr,
                                              RefPtr<Attachments> attached = nullptr);

@@ -43,8 +43,8 @@ class HostStream final : public File {
             if ((poll_host(host_.get()) & (EPOLLOUT | EPOLLHUP | EPOLLERR)) == 0) {
                 return total > 0 ? Result<size_t>(total) : Errno(EAGAIN);
             }
-            const auto n = source.take_to_host(
-                host_.get(), std::min<size_t>(source.remaining(), PIPE_BUF), -1);
+            const auto n = source.take_to_host(host_.get(),
+                                               std::min<size_t>(source.remaining(), PIPE_BUF), -1);
             if (!n.ok()) {
                 return total > 0 ? Result<size_t>(total) : n;
             }

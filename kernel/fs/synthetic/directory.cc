@@ -71,8 +71,7 @@ void StaticDirectory::text(std::string name, TextSource source, uint32_t permiss
 }
 
 void StaticDirectory::text(std::string name, std::string content, uint32_t permissions) {
-    text(std::move(name),
-         TextSource([content = std::move(content)](Task&) -> Result<std::string> {
+    text(std::move(name), TextSource([content = std::move(content)](Task&) -> Result<std::string> {
              return content;
          }),
          permissions);
@@ -80,8 +79,8 @@ void StaticDirectory::text(std::string name, std::string content, uint32_t permi
 
 void StaticDirectory::control(std::string name, TextSource source, TextTarget target,
                               uint32_t permissions) {
-    add(std::move(name), make_ref<TextInode>(synthetic_fs(), permissions, std::move(source),
-                                             std::move(target)));
+    add(std::move(name),
+        make_ref<TextInode>(synthetic_fs(), permissions, std::move(source), std::move(target)));
 }
 
 void StaticDirectory::link(std::string name, std::string target) {

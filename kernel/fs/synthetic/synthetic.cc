@@ -80,9 +80,7 @@ LinkInode::LinkInode(SyntheticFileSystem& fs, std::string text, uint64_t ino)
 LinkInode::LinkInode(SyntheticFileSystem& fs, LinkText text, LinkTarget target, uint64_t ino)
     : SyntheticInode(fs, S_IFLNK | 0777, ino), text_(std::move(text)), target_(std::move(target)) {}
 
-Result<Path> LinkInode::follow_magic_link(Task& task) {
-    return target_ ? target_(task) : Path();
-}
+Result<Path> LinkInode::follow_magic_link(Task& task) { return target_ ? target_(task) : Path(); }
 
 Result<RefPtr<File>> LinkInode::open(Task&, const Path&, uint32_t) { return Errno(ELOOP); }
 

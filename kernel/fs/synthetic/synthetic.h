@@ -87,8 +87,8 @@ using TextSource = std::function<Result<std::string>(Task&)>;
 using TextTarget = std::function<Status(Task&, std::string_view)>;
 inline constexpr size_t kMaxTextWrite = 64 * 1024;
 
-/// A regular file whose content is generated. Like Linux's seq_file it is produced by the first read
-/// and again whenever a read starts at offset 0; reads in between see the same text.
+/// A regular file whose content is generated. Like Linux's seq_file it is produced by the first
+/// read and again whenever a read starts at offset 0; reads in between see the same text.
 class TextInode : public SyntheticInode {
   public:
     /// Writes are accepted where `target` is set (EINVAL elsewhere, whatever the mode).

@@ -83,9 +83,7 @@ class TextFile final : public File {
         return target;
     }
 
-    Status truncate(Task&, int64_t) override {
-        return target_ ? Status() : Status(Errno(EINVAL));
-    }
+    Status truncate(Task&, int64_t) override { return target_ ? Status() : Status(Errno(EINVAL)); }
 
   private:
     const TextSource source_;

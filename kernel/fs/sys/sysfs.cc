@@ -1,4 +1,5 @@
-// sysfs: the little that C libraries, busybox, procps and language runtimes read. Read-only (sysfs(5)).
+// sysfs: the little that C libraries, busybox, procps and language runtimes read. Read-only
+// (sysfs(5)).
 
 #include "kernel/fs/sys/sysfs.h"
 

@@ -14,7 +14,7 @@ struct NetworkInterface {
     std::string address;  ///< "00:00:00:00:00:00"
     uint32_t index = 0;
     uint32_t mtu = 0;
-    uint32_t flags = 0;   ///< IFF_*
+    uint32_t flags = 0;  ///< IFF_*
     bool loopback = false;
 };
 /// What /sys/class/net shows in instances mounted from now on. By the network layer.

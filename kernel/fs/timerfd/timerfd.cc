@@ -12,9 +12,8 @@ namespace moat::kernel {
 
 void TimerFdCore::arm_locked() {
     is_due_ = false;
-    timer_ = start_timer(next_ns_, [self = RefPtr<TimerFdCore>(this), g = generation_] {
-        self->expired(g);
-    });
+    timer_ = start_timer(next_ns_,
+                         [self = RefPtr<TimerFdCore>(this), g = generation_] { self->expired(g); });
 }
 
 void TimerFdCore::expired(uint64_t generation) {

@@ -254,7 +254,8 @@ Status TmpfsDirectory::rename(Task&, std::string_view old_name, Inode& new_inode
                 }
                 replaced = to.erase_locked(target);
             }
-            // Inserting may move `source`'s bucket, not its node; found again all the same, by name.
+            // Inserting may move `source`'s bucket, not its node; found again all the same, by
+            // name.
             erase_locked(entries_.find(old_name));
             CHECK(to.insert_locked(new_name, moved).ok());
         }

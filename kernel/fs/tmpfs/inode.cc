@@ -24,8 +24,8 @@ TmpfsInode::TmpfsInode(TmpfsFileSystem& fs, const NewInode& what)
 
 TmpfsInode::~TmpfsInode() { tmpfs().inodes_.fetch_sub(1, std::memory_order_relaxed); }
 
-// The last reference to a directory is the last to what is in it: taken down in a loop, for a guest can
-// nest directories deeper than our stack is.
+// The last reference to a directory is the last to what is in it: taken down in a loop, for a guest
+// can nest directories deeper than our stack is.
 void TmpfsInode::last_unref() {
     static thread_local std::vector<TmpfsInode*>* queue = nullptr;
     if (queue != nullptr) {

@@ -21,8 +21,8 @@ constexpr uint32_t kAllSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEA
 
 std::atomic<uint32_t> memfd_count{0};
 
-/// How large a file may get in the heap. The host allows the sentry 20,000 descriptors: when many are
-/// taken, only large files get one.
+/// How large a file may get in the heap. The host allows the sentry 20,000 descriptors: when many
+/// are taken, only large files get one.
 int64_t largest_small_file() {
     const uint32_t taken = memfd_count.load(std::memory_order_relaxed);
     if (taken < 8000) {
@@ -132,7 +132,8 @@ Result<size_t> TmpfsRegular::read_at(IoBuffer& destination, int64_t offset) {
             if (offset >= size()) {
                 return 0;
             }
-            return destination.put(small_.data() + offset, small_.size() - static_cast<size_t>(offset));
+            return destination.put(small_.data() + offset,
+                                   small_.size() - static_cast<size_t>(offset));
         }
         fd = memfd_.get();
     }
@@ -197,8 +198,8 @@ Status TmpfsRegular::migrate_locked() {
     }
     ScopedFd made(fd);
     for (size_t done = 0; done < small_.size();) {
-        const ssize_t n = pwrite(fd, small_.data() + done, small_.size() - done,
-                                 static_cast<off_t>(done));
+        const ssize_t n =
+            pwrite(fd, small_.data() + done, small_.size() - done, static_cast<off_t>(done));
         if (n <= 0) {
             return Errno(n < 0 ? errno : ENOSPC);
         }
@@ -413,9 +414,10 @@ Status TmpfsRegular::add_seals(uint32_t seals) {
         return Errno(EPERM);
     }
     TRY(migrate_locked());
-    // The host's memfd is sealed as well: it alone knows whether a guest has the file mapped writably
-    // (EBUSY). F_SEAL_SEAL is ours only, F_SEAL_EXEC is about modes that it does not have.
-    const uint32_t for_host = seals & (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE);
+    // The host's memfd is sealed as well: it alone knows whether a guest has the file mapped
+    // writably (EBUSY). F_SEAL_SEAL is ours only, F_SEAL_EXEC is about modes that it does not have.
+    const uint32_t for_host =
+        seals & (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE);
     if (for_host != 0 && ::fcntl(memfd_.get(), F_ADD_SEALS, for_host) != 0) {
         return Errno(errno);
     }
@@ -435,7 +437,8 @@ Status TmpfsRegular::copy_from_host(int fd, int64_t length) {
     if (length <= largest_small_file()) {
         small_.resize(static_cast<size_t>(length));
         while (done < length) {
-            const ssize_t n = ::pread(fd, small_.data() + done, static_cast<size_t>(length - done), done);
+            const ssize_t n =
+                ::pread(fd, small_.data() + done, static_cast<size_t>(length - done), done);
             if (n < 0) {
                 return Errno(errno);
             }

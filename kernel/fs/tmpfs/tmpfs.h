@@ -1,8 +1,8 @@
 #pragma once
 
 // A file system in memory: volumes of type tmpfs, /dev/shm, memfd_create(2), and the upper layer of
-// overlays. Small files lie in the sentry's heap, larger and mapped ones in a memfd each, so that they
-// can be mapped by guests and read without a copy through the sentry.
+// overlays. Small files lie in the sentry's heap, larger and mapped ones in a memfd each, so that
+// they can be mapped by guests and read without a copy through the sentry.
 
 #include <atomic>
 #include <map>
@@ -25,13 +25,13 @@ class TmpfsDirectory;
 class TmpfsRegular;
 
 struct TmpfsOptions {
-    uint64_t size = 0;       ///< bytes; 0: half of the machine's memory
-    uint64_t inodes = 0;     ///< 0: one for every page of half the machine's memory
-    uint32_t mode = 01777;   ///< of the root
+    uint64_t size = 0;      ///< bytes; 0: half of the machine's memory
+    uint64_t inodes = 0;    ///< 0: one for every page of half the machine's memory
+    uint32_t mode = 01777;  ///< of the root
     uint32_t uid = 0;
     uint32_t gid = 0;
-    /// Of mount(2) and OCI: size=, nr_inodes=, nr_blocks=, mode=, uid=, gid=; those that concern NUMA and
-    /// huge pages are accepted without effect. EINVAL.
+    /// Of mount(2) and OCI: size=, nr_inodes=, nr_blocks=, mode=, uid=, gid=; those that concern
+    /// NUMA and huge pages are accepted without effect. EINVAL.
     static Result<TmpfsOptions> parse(const std::vector<std::string>& options);
 };
 
@@ -46,8 +46,8 @@ class TmpfsFileSystem final : public FileSystem {
     Result<struct statfs> statistics() override;
     std::string mount_options() const override;
 
-    /// An inode in no directory. ENOSPC: the limit of inodes. For directories, regular files and special
-    /// files; symlinks have their own.
+    /// An inode in no directory. ENOSPC: the limit of inodes. For directories, regular files and
+    /// special files; symlinks have their own.
     Result<RefPtr<TmpfsInode>> make_inode(const NewInode& what);
     Result<RefPtr<TmpfsInode>> make_symlink_inode(std::string_view target, const NewInode& what);
 
@@ -112,9 +112,9 @@ class TmpfsInode : public Inode {
   private:
     const uint64_t ino_;
     const uint64_t rdev_;
-    std::atomic<uint32_t> nlink_{1};      // written under tree_mu_
-    bool linkable_ = false;               // tree_mu_
-    std::atomic<bool> atime_stale_{true}; // relatime: modified since it was last read
+    std::atomic<uint32_t> nlink_{1};       // written under tree_mu_
+    bool linkable_ = false;                // tree_mu_
+    std::atomic<bool> atime_stale_{true};  // relatime: modified since it was last read
     Mutex<LockRank::kInodeAttributes> mu_;
     uint32_t mode_ GUARDED_BY(mu_);
     uint32_t uid_ GUARDED_BY(mu_);
@@ -188,8 +188,8 @@ class TmpfsSymlink final : public TmpfsInode {
     const std::string target_;
 };
 
-/// Contents: in `small_` until the file grows or is mapped, from then on in a memfd, which alone says
-/// what the pages hold; the size is kept here too.
+/// Contents: in `small_` until the file grows or is mapped, from then on in a memfd, which alone
+/// says what the pages hold; the size is kept here too.
 class TmpfsRegular final : public TmpfsInode {
   public:
     ~TmpfsRegular() override;
@@ -197,8 +197,9 @@ class TmpfsRegular final : public TmpfsInode {
 
     int64_t size() const { return size_.load(std::memory_order_acquire); }
     Result<size_t> read_at(IoBuffer& destination, int64_t offset);
-    /// Writes at `offset`, or at the end when it is negative. `end`: the position afterwards. Short when
-    /// the file system is full; ENOSPC when nothing fits, EFBIG beyond the largest size, EPERM sealed.
+    /// Writes at `offset`, or at the end when it is negative. `end`: the position afterwards. Short
+    /// when the file system is full; ENOSPC when nothing fits, EFBIG beyond the largest size, EPERM
+    /// sealed.
     Result<size_t> write_at(IoBuffer& source, int64_t offset, int64_t& end);
     Status resize(int64_t size);
     Status allocate(int mode, int64_t offset, int64_t size);
@@ -227,18 +228,18 @@ class TmpfsRegular final : public TmpfsInode {
 
     Mutex<LockRank::kInodeData> mu_;
     std::vector<char> small_ GUARDED_BY(mu_);
-    ScopedFd memfd_ GUARDED_BY(mu_);        // once there, it stays
-    std::atomic<int> host_fd_{-1};          // memfd_.get(), for readers without the lock
-    std::atomic<int64_t> size_{0};          // written under mu_
-    uint64_t charged_ GUARDED_BY(mu_) = 0;  // pages
-    int64_t dense_end_ GUARDED_BY(mu_) = 0; // all pages below have been written and are charged
+    ScopedFd memfd_ GUARDED_BY(mu_);         // once there, it stays
+    std::atomic<int> host_fd_{-1};           // memfd_.get(), for readers without the lock
+    std::atomic<int64_t> size_{0};           // written under mu_
+    uint64_t charged_ GUARDED_BY(mu_) = 0;   // pages
+    int64_t dense_end_ GUARDED_BY(mu_) = 0;  // all pages below have been written and are charged
     uint32_t seals_ GUARDED_BY(mu_);
 };
 
 /// memfd_create(2): `name` as the guest gave it. `flags`: MFD_CLOEXEC is the caller's.
 Result<RefPtr<File>> make_memfd(Task& task, std::string_view name, uint32_t flags);
-/// The same without a task, for shared anonymous memory and the like: an unlinked file of the kernel's
-/// own tmpfs.
+/// The same without a task, for shared anonymous memory and the like: an unlinked file of the
+/// kernel's own tmpfs.
 RefPtr<TmpfsRegular> make_shared_memory();
 /// Makes "tmpfs" known.
 void register_tmpfs();

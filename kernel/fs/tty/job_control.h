@@ -1,7 +1,7 @@
 #pragma once
 
-// What terminals ask of the process tree, in the caller's terms. Each function takes the task table's
-// lock itself; a Tty's lock may be held.
+// What terminals ask of the process tree, in the caller's terms. Each function takes the task
+// table's lock itself; a Tty's lock may be held.
 
 #include <cstdint>
 

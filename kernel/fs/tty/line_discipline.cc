@@ -17,8 +17,8 @@ constexpr size_t kEchoLimit = 16 * kOutputSize;  // echo nobody reads is dropped
 bool is_control(unsigned char c) { return c < 32 || c == 127; }
 bool is_continuation(unsigned char c) { return (c & 0xc0) == 0x80; }
 bool is_word(unsigned char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-           c == '_' || c >= 0x80;
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
+           c >= 0x80;
 }
 
 }  // namespace

@@ -52,8 +52,8 @@ class LineDiscipline {
     /// How many bytes write() may be given now; 0 while full or stopped.
     size_t write_room() const;
     void write(std::string_view text);
-    /// One read(2): at most one line in canonical mode. 0 where read_ready() was false, and at an end
-    /// of file typed by the user (VEOF).
+    /// One read(2): at most one line in canonical mode. 0 where read_ready() was false, and at an
+    /// end of file typed by the user (VEOF).
     size_t read(char* to, size_t size);
     /// A whole line (or a typed end of file), or in raw mode any byte, waits.
     bool read_ready() const;

@@ -43,7 +43,8 @@ Result<RefPtr<File>> Tty::open_near(Task& task, uint32_t flags) {
         near_files_++;
         near_was_open_ = true;
     }
-    RefPtr<File> file = make_ref<TtyFile>(flags & ~static_cast<uint32_t>(O_NOCTTY), RefPtr<Tty>(this));
+    RefPtr<File> file =
+        make_ref<TtyFile>(flags & ~static_cast<uint32_t>(O_NOCTTY), RefPtr<Tty>(this));
     if ((flags & O_NOCTTY) == 0 && file->readable() && leads_session(task)) {
         (void)make_controlling(task, false);  // EPERM: it has a terminal, or this one has a session
     }
@@ -68,8 +69,8 @@ Result<size_t> Tty::read(Task& task, IoBuffer& destination, bool nonblocking) {
         if (hung_up_) {
             return size_t{0};
         }
-        n = TRY(take_input_locked(data, std::min(sizeof data, destination.remaining()),
-                                  nonblocking));
+        n = TRY(
+            take_input_locked(data, std::min(sizeof data, destination.remaining()), nonblocking));
     }
     far_events_.notify(kWritable);
     return n == 0 ? Result<size_t>(size_t{0}) : destination.put(data, n);

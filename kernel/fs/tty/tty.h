@@ -1,7 +1,7 @@
 #pragma once
 
-// Pseudo-terminals: a Tty is the pair's common core. Programs hold the near side through TtyFile, the
-// far side is a PtyMasterFile (a guest's terminal emulator, sshd, script) or a HostConsole.
+// Pseudo-terminals: a Tty is the pair's common core. Programs hold the near side through TtyFile,
+// the far side is a PtyMasterFile (a guest's terminal emulator, sshd, script) or a HostConsole.
 
 #include <sys/ioctl.h>
 
@@ -17,17 +17,16 @@
 
 namespace moat::kernel {
 
-inline constexpr uint32_t kTtyAuxMajor = 5;    // tty, console, ptmx
+inline constexpr uint32_t kTtyAuxMajor = 5;  // tty, console, ptmx
 inline constexpr uint32_t kPtySlaveMajor = 136;
 inline constexpr uint64_t kFirstPtyIno = 3;  // of /dev/pts/0, as Linux numbers them
 
-/// A terminal (Linux: a pty's two tty_structs in one). Shared by its files, its devpts entry and the
-/// session it controls. Lock order: mu_ (kTty) before the task table's.
+/// A terminal (Linux: a pty's two tty_structs in one). Shared by its files, its devpts entry and
+/// the session it controls. Lock order: mu_ (kTty) before the task table's.
 class Tty final : public RefCounted {
   public:
-    /// `index` is the N of /dev/pts/N. `gone` is called once, without locks, when the far side has hung
-    /// up: the name goes then.
-    /// `device` is that of the devpts it has its name in.
+    /// `index` is the N of /dev/pts/N. `gone` is called once, without locks, when the far side has
+    /// hung up: the name goes then. `device` is that of the devpts it has its name in.
     Tty(uint32_t index, uint64_t device, std::function<void()> gone);
     ~Tty() override;
 
@@ -37,8 +36,8 @@ class Tty final : public RefCounted {
     std::string name() const;  ///< "/dev/pts/0"
 
     // ------------------------------------------------------------ near side
-    /// A new description of the near side: refuses with EIO while locked (TIOCSPTLCK) or hung up, and
-    /// makes this the controlling terminal where open(2) says so (O_NOCTTY).
+    /// A new description of the near side: refuses with EIO while locked (TIOCSPTLCK) or hung up,
+    /// and makes this the controlling terminal where open(2) says so (O_NOCTTY).
     Result<RefPtr<File>> open_near(Task& task, uint32_t flags);
     Result<size_t> read(Task& task, IoBuffer& destination, bool nonblocking);
     Result<size_t> write(Task& task, IoBuffer& source);

@@ -27,8 +27,8 @@ constexpr uint32_t kBaudMask = 0010017;  // CBAUD with CBAUDEX
 
 /// Speed in bits per second of the coded cflag; 0: BOTHER, the fields say it.
 uint32_t coded_speed(uint32_t cflag) {
-    static const uint32_t kSpeeds[] = {0,    50,   75,   110,  134,  150,  200,   300,
-                                       600,  1200, 1800, 2400, 4800, 9600, 19200, 38400};
+    static const uint32_t kSpeeds[] = {0,   50,   75,   110,  134,  150,  200,   300,
+                                       600, 1200, 1800, 2400, 4800, 9600, 19200, 38400};
     static const uint32_t kExtended[] = {0,       57600,   115200,  230400,  460800,  500000,
                                          576000,  921600,  1000000, 1152000, 1500000, 2000000,
                                          2500000, 3000000, 3500000, 4000000};
@@ -222,8 +222,8 @@ Result<int64_t> PtyMasterFile::open_peer(Task& task, uint32_t flags) {
     RefPtr<File> peer;
     const auto directory = path() ? path().dentry()->parent() : nullptr;
     if (directory) {
-        const Path name = TRY(lookup_child(task, Path(path().mount_ref(), directory),
-                                           std::to_string(tty_->index())));
+        const Path name = TRY(
+            lookup_child(task, Path(path().mount_ref(), directory), std::to_string(tty_->index())));
         peer = TRY(name.dentry()->inode()->open(task, name, flags));
     } else {
         peer = TRY(tty_->open_near(task, flags));

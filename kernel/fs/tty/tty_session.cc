@@ -138,16 +138,16 @@ Result<int64_t> Tty::session_ioctl(Task& task, Side side, uint32_t command, uint
     const bool is_controlling = session && TaskTable::controlling_tty(*session) == this;
     switch (command) {
         case TIOCSCTTY:
-            TRY(make_controlling(task, argument == 1 &&
-                                           task.has_capability(21 /* CAP_SYS_ADMIN */)));
+            TRY(make_controlling(task,
+                                 argument == 1 && task.has_capability(21 /* CAP_SYS_ADMIN */)));
             return 0;
         case TIOCNOTTY: {
             if (!is_controlling) {
                 return Errno(ENOTTY);
             }
             if (!leads_session(task)) {
-                // Terminals are the session's here, so one process alone cannot give it up; one that
-                // does this goes on to setsid(2) anyhow.
+                // Terminals are the session's here, so one process alone cannot give it up; one
+                // that does this goes on to setsid(2) anyhow.
                 return Errno(EPERM);
             }
             const auto group = TaskTable::foreground_group(*session);

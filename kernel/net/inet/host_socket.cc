@@ -62,7 +62,8 @@ void decode_control(msghdr& header, std::vector<ControlMessage>& messages) {
             continue;  // cannot come by these families
         }
         const auto* data = CMSG_DATA(c);
-        messages.push_back({c->cmsg_level, c->cmsg_type, {data, data + (c->cmsg_len - CMSG_LEN(0))}});
+        messages.push_back(
+            {c->cmsg_level, c->cmsg_type, {data, data + (c->cmsg_len - CMSG_LEN(0))}});
     }
 }
 
@@ -119,8 +120,8 @@ Status HostSocket::listen(Task&, int backlog) {
 }
 
 Result<RefPtr<Socket>> HostSocket::accept(Task&, uint32_t flags) {
-    const int fd = TRY(host_result(::accept4(fd_.get(), nullptr, nullptr,
-                                             SOCK_NONBLOCK | SOCK_CLOEXEC)));
+    const int fd =
+        TRY(host_result(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC)));
     return make_accepted(ScopedFd(fd), flags);
 }
 
@@ -174,8 +175,8 @@ Result<size_t> HostSocket::send(Task&, SendRequest& request) {
         message.msg_control = control.data();
         message.msg_controllen = control.size();
     }
-    const ssize_t sent = ::sendmsg(fd_.get(), &message,
-                                   (request.flags & kSendFlags) | MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t sent =
+        ::sendmsg(fd_.get(), &message, (request.flags & kSendFlags) | MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent < 0) {
         return Errno(errno);
     }
@@ -199,8 +200,8 @@ Result<size_t> HostSocket::receive(Task&, ReceiveRequest& request) {
     message.msg_control = control;
     message.msg_controllen = sizeof control;
     // A datagram's or a netlink message's real length is always asked for: fewer bytes are copied.
-    const ssize_t received = ::recvmsg(fd_.get(), &message,
-                                       (request.flags & kReceiveFlags) | MSG_DONTWAIT);
+    const ssize_t received =
+        ::recvmsg(fd_.get(), &message, (request.flags & kReceiveFlags) | MSG_DONTWAIT);
     if (received < 0) {
         return Errno(errno);
     }
@@ -217,8 +218,8 @@ Result<size_t> HostSocket::receive(Task&, ReceiveRequest& request) {
 }
 
 Status HostSocket::set_host_option(int level, int name, const std::vector<uint8_t>& value) {
-    TRY(host_result(::setsockopt(fd_.get(), level, name, value.data(),
-                                 static_cast<socklen_t>(value.size()))));
+    TRY(host_result(
+        ::setsockopt(fd_.get(), level, name, value.data(), static_cast<socklen_t>(value.size()))));
     return {};
 }
 

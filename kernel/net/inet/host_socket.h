@@ -9,8 +9,8 @@
 
 namespace moat::kernel {
 
-/// A socket of the network namespace that the sentry lives in, always non-blocking. What guests may do
-/// with it is decided by the subclasses, before the host sees anything.
+/// A socket of the network namespace that the sentry lives in, always non-blocking. What guests may
+/// do with it is decided by the subclasses, before the host sees anything.
 class HostSocket : public Socket {
   public:
     ~HostSocket() override;

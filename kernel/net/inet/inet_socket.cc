@@ -47,8 +47,7 @@ InetSocket::InetSocket(ScopedFd fd, int domain, int type, int protocol, uint32_t
 
 InetSocket::~InetSocket() = default;
 
-Result<RefPtr<Socket>> InetSocket::make(Task&, int domain, int type, int protocol,
-                                        uint32_t flags) {
+Result<RefPtr<Socket>> InetSocket::make(Task&, int domain, int type, int protocol, uint32_t flags) {
     const int checked = TRY(check_protocol(domain, type, protocol));
     ScopedFd fd(TRY(host_result(::socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, checked))));
     return RefPtr<Socket>(make_ref<InetSocket>(std::move(fd), domain, type, checked, flags));
@@ -122,8 +121,8 @@ Status InetSocket::set_own_option(Task&, int level, int name, const std::vector<
     }
     if (value.size() > option->largest) {
         // Linux reads an int from the start of longer values too.
-        return set_host_option(level, name, {value.begin(),
-                                             value.begin() + static_cast<ptrdiff_t>(option->largest)});
+        return set_host_option(
+            level, name, {value.begin(), value.begin() + static_cast<ptrdiff_t>(option->largest)});
     }
     return set_host_option(level, name, value);
 }
@@ -150,9 +149,8 @@ Result<int64_t> InetSocket::ioctl(Task& task, uint32_t command, uint64_t argumen
             return 0;
         }
         default:
-            return is_interface_ioctl(command)
-                       ? interface_ioctl(task, fd(), command, argument)
-                       : unsupported("ioctl on an inet socket", ENOTTY);
+            return is_interface_ioctl(command) ? interface_ioctl(task, fd(), command, argument)
+                                               : unsupported("ioctl on an inet socket", ENOTTY);
     }
 }
 

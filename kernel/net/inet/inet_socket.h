@@ -7,8 +7,8 @@ namespace moat::kernel {
 /// TCP, UDP and ping sockets of the pod's network namespace (ip(7), ipv6(7)).
 class InetSocket final : public HostSocket {
   public:
-    /// EPERM: raw sockets (not built; documented); EPROTONOSUPPORT, ESOCKTNOSUPPORT, and what the host
-    /// says.
+    /// EPERM: raw sockets (not built; documented); EPROTONOSUPPORT, ESOCKTNOSUPPORT, and what the
+    /// host says.
     static Result<RefPtr<Socket>> make(Task& task, int domain, int type, int protocol,
                                        uint32_t flags);
     InetSocket(ScopedFd fd, int domain, int type, int protocol, uint32_t flags);

@@ -70,7 +70,8 @@ Result<int64_t> interface_ioctl(Task& task, int host_fd, uint32_t command, uint6
     }
     ScopedFd own;
     if (host_fd < 0) {
-        own.reset(TRY(host_result(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0))));
+        own.reset(
+            TRY(host_result(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0))));
         host_fd = own.get();
     }
     if (command == SIOCGIFCONF) {

@@ -74,8 +74,8 @@ Result<RefPtr<Socket>> NetlinkSocket::make(Task&, int type, int protocol, uint32
     if (protocol != NETLINK_ROUTE) {
         return unsupported("netlink protocols but NETLINK_ROUTE", EPROTONOSUPPORT);
     }
-    ScopedFd fd(TRY(host_result(
-        ::socket(AF_NETLINK, type | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_ROUTE))));
+    ScopedFd fd(
+        TRY(host_result(::socket(AF_NETLINK, type | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_ROUTE))));
     return RefPtr<Socket>(make_ref<NetlinkSocket>(std::move(fd), type, flags));
 }
 

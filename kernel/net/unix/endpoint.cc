@@ -245,8 +245,8 @@ Result<size_t> UnixEndpoint::send_stream(SendRequest& request, const PeerCredent
         return Errno(EPIPE);
     }
     Message* const last = peer->messages_.empty() ? nullptr : &peer->messages_.back();
-    if (last != nullptr && last->files.empty() && message.files.empty() &&
-        last->sender == sender && last->data.size() + size <= 16384) {
+    if (last != nullptr && last->files.empty() && message.files.empty() && last->sender == sender &&
+        last->data.size() + size <= 16384) {
         last->data.insert(last->data.end(), message.data.begin(), message.data.end());
         peer->queued_ += size;
     } else {
@@ -572,8 +572,7 @@ PollMask UnixEndpoint::poll() {
     bool writable = true;
     if (peer) {
         MutexLock lock(peer->mu_);
-        writable = is_datagram() ? !peer->is_full_locked()
-                                 : peer->has_room_locked(send_buffer());
+        writable = is_datagram() ? !peer->is_full_locked() : peer->has_room_locked(send_buffer());
     }
     if (!writable && is_datagram()) {
         // Whoever waits must be told when the receiver takes a message.

@@ -17,20 +17,20 @@
 namespace moat::kernel {
 
 /// One end of unix(7) communication: what two sockets, a listener's backlog and the tables of names
-/// share. Its description (UnixSocket) closes it, which cuts all ties to others; a connection waiting
-/// to be accepted has none yet, its listener closes it.
+/// share. Its description (UnixSocket) closes it, which cuts all ties to others; a connection
+/// waiting to be accepted has none yet, its listener closes it.
 ///
 /// Locking: an end's lock guards what it has received and its state. No two are held at once but in
-/// connect_to() and pair(), in address order. Guest memory is copied under the lock of the receiving
-/// end when reading a stream, so that concurrent readers get whole pieces in order.
+/// connect_to() and pair(), in address order. Guest memory is copied under the lock of the
+/// receiving end when reading a stream, so that concurrent readers get whole pieces in order.
 class UnixEndpoint final : public Waiter {
   public:
     static constexpr size_t kDefaultBuffer = 212992;  ///< net.core.wmem_default
     static constexpr size_t kSmallestBuffer = 4608;
     static constexpr size_t kLargestBuffer = 2 * 212992;
-    static constexpr size_t kMessageCost = 256;      ///< counted for each message beside its bytes
-    static constexpr size_t kMaxQueue = 512;         ///< net.unix.max_dgram_qlen
-    static constexpr int kMaxBacklog = 4096;         ///< net.core.somaxconn
+    static constexpr size_t kMessageCost = 256;  ///< counted for each message beside its bytes
+    static constexpr size_t kMaxQueue = 512;     ///< net.unix.max_dgram_qlen
+    static constexpr int kMaxBacklog = 4096;     ///< net.core.somaxconn
     enum Shut : uint8_t { kShutReceive = 1, kShutSend = 2, kShutBoth = 3 };
 
     explicit UnixEndpoint(int type) : type_(type) {}
@@ -43,16 +43,16 @@ class UnixEndpoint final : public Waiter {
     static void pair(UnixEndpoint& a, UnixEndpoint& b, const PeerCredentials& who);
     /// EINVAL: not bound, or connected.
     Status listen(int backlog, const PeerCredentials& who);
-    /// Streams and sequenced packets. ECONNREFUSED, EISCONN, EINVAL; EAGAIN: the backlog is full, and
-    /// queue() will tell when it may no longer be.
+    /// Streams and sequenced packets. ECONNREFUSED, EISCONN, EINVAL; EAGAIN: the backlog is full,
+    /// and queue() will tell when it may no longer be.
     Status connect_to(UnixEndpoint& listener, const PeerCredentials& who);
     /// Datagrams: the default destination; null dissolves. EPERM: `target` talks to another.
     Status set_destination(RefPtr<UnixEndpoint> target);
     /// EINVAL: does not listen; EAGAIN.
     Result<RefPtr<UnixEndpoint>> accept();
 
-    /// `target`: of a datagram, null for the connected one. EPIPE, ENOTCONN, ECONNREFUSED, EMSGSIZE,
-    /// EPERM, ETOOMANYREFS; EAGAIN: no room, queue() tells.
+    /// `target`: of a datagram, null for the connected one. EPIPE, ENOTCONN, ECONNREFUSED,
+    /// EMSGSIZE, EPERM, ETOOMANYREFS; EAGAIN: no room, queue() tells.
     Result<size_t> send(RefPtr<UnixEndpoint> target, SendRequest& request,
                         const PeerCredentials& sender);
     Result<size_t> receive(ReceiveRequest& request);
@@ -108,7 +108,8 @@ class UnixEndpoint final : public Waiter {
     void push_locked(Message message) REQUIRES(mu_);
     void give_credentials_locked(ReceiveRequest& request, const Message& message) REQUIRES(mu_);
     bool is_full_locked() const REQUIRES(mu_);
-    /// Whether a sender with `buffer` bytes of send buffer counts as writable (Linux: unix_writable).
+    /// Whether a sender with `buffer` bytes of send buffer counts as writable (Linux:
+    /// unix_writable).
     bool has_room_locked(size_t buffer) const REQUIRES(mu_) { return queued_ * 4 <= buffer; }
     void wait_for_space(UnixEndpoint& other);
     void peer_closed(bool reset);
@@ -128,7 +129,7 @@ class UnixEndpoint final : public Waiter {
     size_t backlog_limit_ GUARDED_BY(mu_) = 0;
     Name name_ GUARDED_BY(mu_);
     bool owns_name_ GUARDED_BY(mu_) = false;  // false: an accepted end, which has its listener's
-    Path path_ GUARDED_BY(mu_);  // keeps the inode that leads here
+    Path path_ GUARDED_BY(mu_);               // keeps the inode that leads here
     Name peer_name_ GUARDED_BY(mu_);
     PeerCredentials own_credentials_ GUARDED_BY(mu_);   // of a listener
     PeerCredentials peer_credentials_ GUARDED_BY(mu_);  // SO_PEERCRED

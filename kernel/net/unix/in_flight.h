@@ -8,9 +8,9 @@
 
 namespace moat::kernel {
 
-/// Descriptions that travel in a message (SCM_RIGHTS). Counted for the whole sandbox: sockets that are
-/// sent over each other and then closed keep each other alive until the sandbox ends (Linux has a
-/// collector for that, net/unix/garbage.c; here the count bounds what can be lost).
+/// Descriptions that travel in a message (SCM_RIGHTS). Counted for the whole sandbox: sockets that
+/// are sent over each other and then closed keep each other alive until the sandbox ends (Linux has
+/// a collector for that, net/unix/garbage.c; here the count bounds what can be lost).
 ///
 /// Letting go of them never recurses: a socket whose queue holds a socket whose queue holds ... is
 /// taken apart one after the other.

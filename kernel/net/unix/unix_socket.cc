@@ -167,7 +167,7 @@ Status UnixSocket::set_own_option(Task& task, int level, int name,
             return {};
         }
         case SO_RCVBUF:
-        case SO_RCVBUFFORCE:     // what may be sent is the sender's limit: unix(7)
+        case SO_RCVBUFFORCE:  // what may be sent is the sender's limit: unix(7)
         case SO_REUSEADDR:
         case SO_REUSEPORT:
         case SO_KEEPALIVE:
@@ -177,10 +177,10 @@ Status UnixSocket::set_own_option(Task& task, int level, int name,
         case SO_LINGER:
         case SO_PRIORITY:
         case SO_RCVLOWAT: {
-            const auto clamped = name == SO_RCVBUF || name == SO_RCVBUFFORCE
-                                     ? std::clamp<int64_t>(int64_t{n} * 2, 2304,
-                                                           UnixEndpoint::kLargestBuffer)
-                                     : int64_t{n};
+            const auto clamped =
+                name == SO_RCVBUF || name == SO_RCVBUFFORCE
+                    ? std::clamp<int64_t>(int64_t{n} * 2, 2304, UnixEndpoint::kLargestBuffer)
+                    : int64_t{n};
             MutexLock lock(mu_);
             options_[name] = static_cast<int32_t>(clamped);
             return {};
@@ -190,8 +190,7 @@ Status UnixSocket::set_own_option(Task& task, int level, int name,
     }
 }
 
-Result<std::vector<uint8_t>> UnixSocket::get_own_option(Task& task, int level, int name,
-                                                        size_t) {
+Result<std::vector<uint8_t>> UnixSocket::get_own_option(Task& task, int level, int name, size_t) {
     if (level != SOL_SOCKET) {
         return Errno(EOPNOTSUPP);
     }

@@ -75,9 +75,7 @@ Result<std::string> receive(Socket& socket, size_t size) {
     return bytes;
 }
 
-RefPtr<Socket> make(int type) {
-    return InetSocket::make(no_task(), AF_INET, type, 0, 0).value();
-}
+RefPtr<Socket> make(int type) { return InetSocket::make(no_task(), AF_INET, type, 0, 0).value(); }
 
 }  // namespace
 
@@ -142,7 +140,8 @@ TEST_CASE("inet: a refused connection says so once it is known") {
     start_poller_once();
     uint16_t port = 0;
     {
-        const auto taken = make(SOCK_STREAM);  // bound, not listening, then gone: nobody answers there
+        const auto taken =
+            make(SOCK_STREAM);  // bound, not listening, then gone: nobody answers there
         REQUIRE(taken->bind(no_task(), loopback(0)).ok());
         sockaddr_in in{};
         const SocketAddress address = taken->local_address(no_task()).value();

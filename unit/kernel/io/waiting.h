@@ -14,8 +14,8 @@
 #undef CHECK
 #include <doctest/doctest.h>
 
-// What tests of waiting files have in common. No test here has a guest task: the files under test do not
-// look at the one they are given.
+// What tests of waiting files have in common. No test here has a guest task: the files under test
+// do not look at the one they are given.
 namespace moat::kernel::test {
 
 /// For parameters that the code under test does not look at: not a task, only the place of one.

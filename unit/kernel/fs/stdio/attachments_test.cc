@@ -152,7 +152,8 @@ TEST_CASE("attachments: one who reads slowly is not cut off") {
     wait_until([&] { return all->count() == 0; });
 }
 
-TEST_CASE("attachments: input comes from all; without stdin-once its end is nobody else's business") {
+TEST_CASE(
+    "attachments: input comes from all; without stdin-once its end is nobody else's business") {
     const auto input = make_ref<AttachedInput>(AttachedInput::Once::kNo);
     const auto all = attachments(input);
     CHECK(read_from(*input) == "error 11");

@@ -125,8 +125,7 @@ TEST_CASE("CRI log: reopen goes on in the new file without losing or tearing a l
     sink->reopen(another(after));
     sink->write(Stream::kStdout, "un\nlast\n");
     CHECK(untimed(lines_of(before)) == std::vector<std::string>{"stdout F first"});
-    CHECK(untimed(lines_of(after)) ==
-          std::vector<std::string>{"stdout F begun", "stdout F last"});
+    CHECK(untimed(lines_of(after)) == std::vector<std::string>{"stdout F begun", "stdout F last"});
 }
 
 TEST_CASE("CRI log: lines of writers at once stay whole, also while it is reopened") {

@@ -126,11 +126,13 @@ TEST_CASE("line discipline: VWERASE takes back a word, VKILL the line") {
 
 TEST_CASE("line discipline: VLNEXT makes the next character ordinary") {
     Terminal t;
-    t.type("a\x16\x03"
-           "b\n");
+    t.type(
+        "a\x16\x03"
+        "b\n");
     CHECK(t.signals.empty());
-    CHECK(t.read() == "a\x03"
-                      "b\n");
+    CHECK(t.read() ==
+          "a\x03"
+          "b\n");
 }
 
 TEST_CASE("line discipline: VREPRINT shows the line again") {
@@ -177,8 +179,9 @@ TEST_CASE("line discipline: signal characters signal, flush, and are not read") 
 TEST_CASE("line discipline: with NOFLSH a signal leaves the input alone") {
     Terminal t;
     t.change([](Termios& x) { x.lflag |= NOFLSH; });
-    t.type("ab\x03"
-           "c\n");
+    t.type(
+        "ab\x03"
+        "c\n");
     CHECK(t.signals == std::vector<int>{SIGINT});
     CHECK(t.read() == "abc\n");
 }

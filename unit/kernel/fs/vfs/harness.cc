@@ -29,7 +29,8 @@ class Names final : public DirectorySink {
 
 World::World() : World(TmpfsFileSystem::create({})) {}
 
-World::World(RefPtr<FileSystem> root) : mounts_(MountNamespace::create(std::move(root), 0, "root")) {
+World::World(RefPtr<FileSystem> root)
+    : mounts_(MountNamespace::create(std::move(root), 0, "root")) {
     auto group = make_ref<ThreadGroup>();
     for (int i = 0; i < static_cast<int>(RLIM_NLIMITS); i++) {
         group->set_limit(i, {RLIM_INFINITY, RLIM_INFINITY});
@@ -60,7 +61,9 @@ int World::symlink(const std::string& target, const std::string& path) {
     return error_of(make_symlink(*task_, target, kCwd, path));
 }
 int World::unlink(const std::string& path) { return error_of(unlink_at(*task_, kCwd, path)); }
-int World::rmdir(const std::string& path) { return error_of(remove_directory_at(*task_, kCwd, path)); }
+int World::rmdir(const std::string& path) {
+    return error_of(remove_directory_at(*task_, kCwd, path));
+}
 int World::rename(const std::string& from, const std::string& to, uint32_t flags) {
     return error_of(rename_at(*task_, kCwd, from, kCwd, to, flags));
 }

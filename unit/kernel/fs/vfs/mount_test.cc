@@ -89,15 +89,16 @@ TEST_CASE("mount: the tables of /proc name every mount") {
     World w;
     REQUIRE(w.mkdir("/with space") == 0);
     REQUIRE(w.mounts()
-                .mount(at(w, "/with space"), TmpfsFileSystem::create(*TmpfsOptions::parse({"size=1m"})),
+                .mount(at(w, "/with space"),
+                       TmpfsFileSystem::create(*TmpfsOptions::parse({"size=1m"})),
                        MS_NOSUID | MS_RDONLY, "vol")
                 .ok());
     const Path root = w.task().fs().root();
     CHECK(w.mounts().mounts_text(root) ==
           "root / tmpfs rw,relatime 0 0\n"
           "vol /with\\040space tmpfs ro,nosuid,relatime,size=1024k 0 0\n");
-    CHECK(w.mounts().mountinfo_text(root).find(" / /with\\040space ro,nosuid,relatime - tmpfs vol ro") !=
-          std::string::npos);
+    CHECK(w.mounts().mountinfo_text(root).find(
+              " / /with\\040space ro,nosuid,relatime - tmpfs vol ro") != std::string::npos);
 }
 
 TEST_CASE("mount: a namespace that goes leaves nothing behind") {

@@ -44,8 +44,9 @@ TEST_CASE("overlay: what is not written is the lower layer's") {
     CHECK(w.stat_error("/missing") == ENOENT);
     // The mapping is of the lower file itself.
     RefPtr<File> file = w.open("/hello");
-    const int lower_fd =
-        static_cast<TmpfsRegular&>(*layers.lower->root_directory()->find("hello")).host_fd().value();
+    const int lower_fd = static_cast<TmpfsRegular&>(*layers.lower->root_directory()->find("hello"))
+                             .host_fd()
+                             .value();
     CHECK(file->map_source(w.task(), 1, false)->host_fd == lower_fd);
 }
 
