@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# debian-tool.sh docker-registry: prints the path of a program of a Debian package that would start a
+# debian-tool.sh docker-registry|etcd-server|nginx: prints the path of a program of a Debian package that would start a
 # service if it were installed. Already on the machine: that one. Else the package is downloaded by apt and
 # unpacked under build/tools/, so that nothing runs on the machine afterwards that did not run before.
 set -euo pipefail
@@ -8,6 +8,7 @@ out=${MOAT_BUILD_ROOT:-$root/build}/tools
 package=${1:?usage: debian-tool.sh PACKAGE}
 case $package in
     docker-registry) program=usr/bin/docker-registry ;;
+    etcd-server) program=usr/bin/etcd ;;
     nginx) program=usr/sbin/nginx ;;
     *) echo "debian-tool: no package '$package'" >&2; exit 2 ;;
 esac

@@ -3,7 +3,7 @@
 #   crictl, critest   the CRI's own client and conformance tests (e2e/tools)
 #                     (critest wants the digest of a test image in CRITEST_DIGEST: see e2e/critest)
 #   runc              the newest one, for what Debian's is too old for (e2e/tools/runc; needs cgo and libseccomp)
-#   kubelet           and kube-apiserver, kube-controller-manager, kube-scheduler, kubectl (e2e/tools/kubernetes)
+#   kubelet           and kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubectl (e2e/tools/kubernetes)
 #   runsc             gVisor's runtime, the bench's peer (e2e/tools/peers)
 # Versions are those of the go.mod, checksums those of its go.sum. Built once into build/tools/; built
 # again when the go.mod, the go.sum or the Go version has changed.
@@ -20,7 +20,7 @@ name=${1:?usage: go-tool.sh crictl|critest|runc|kubelet|...|runsc}
 case $name in
     crictl | critest) module_dir=$root/e2e/tools ;;
     runc) module_dir=$root/e2e/tools/runc ;;
-    kubelet | kube-apiserver | kube-controller-manager | kube-scheduler | kubectl) module_dir=$root/e2e/tools/kubernetes ;;
+    kubelet | kube-apiserver | kube-controller-manager | kube-scheduler | kube-proxy | kubectl) module_dir=$root/e2e/tools/kubernetes ;;
     runsc) module_dir=$root/e2e/tools/peers ;;
     *) echo "go-tool: no tool '$name'" >&2; exit 2 ;;
 esac

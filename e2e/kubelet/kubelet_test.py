@@ -4,16 +4,16 @@ import os
 import tempfile
 
 import harness
-import node as nodes
-from node import container
+import mkimage
+from static_node import IMAGE, StaticNode, container
 
 node = None
 
 
 def setUpModule():
     global node
-    node = nodes.Node(tempfile.mkdtemp(dir=harness.scratch()))
-    node.start()
+    node = StaticNode(tempfile.mkdtemp(dir=harness.scratch()))
+    node.start({IMAGE: mkimage.busybox()})
 
 
 def tearDownModule():

@@ -8,16 +8,12 @@ import os
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [HERE, os.path.join(HERE, "..", "lib")]
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "images")]
 
 import harness  # noqa: E402
 import kubelet_test  # noqa: E402
-
-
-def prepare():
-    """With the machine's network and caches at hand: kubelet is built once."""
-    os.environ["MOAT_KUBELET"] = harness.script("go-tool.sh", "kubelet")
+import node  # noqa: E402
 
 
 if __name__ == "__main__":
-    sys.exit(harness.main([kubelet_test], prepare))
+    sys.exit(harness.main([kubelet_test], node.prepare))
