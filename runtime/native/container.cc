@@ -68,8 +68,10 @@ Status NativeRuntime::create(const CreateConfig& config) {
                 undone.error().message().c_str());
         }
     });
-    TRY_STEP(step, prepare(config, container, pod));
+    const cgroups::Limits ours = TRY_STEP(step, prepare(config, container, pod));
     TRY_STEP(step, start_monitor(config, container));
+    const auto* cgroup_manager = TRY_STEP(step, manager());
+    TRY_STEP(step, cgroup_manager->set_limits(container.cgroup, ours));
     const auto pid_text = TRY_STEP(step, read_whole_file(container_directory(config.id) + "/pid"));
     container.init.pid = static_cast<pid_t>(::strtol(pid_text.c_str(), nullptr, 10));
     container.init.start_time = process_start_time(container.init.pid);
@@ -79,17 +81,19 @@ Status NativeRuntime::create(const CreateConfig& config) {
     return {};
 }
 
-Status NativeRuntime::prepare(const CreateConfig& config, NativeContainer& container,
-                              const NativePod& pod) {
+Result<cgroups::Limits> NativeRuntime::prepare(const CreateConfig& config,
+                                               NativeContainer& container, const NativePod& pod) {
     const std::string file = config.bundle + "/config.json";
-    std::string lower;
-    const std::string spec = TRY(native_spec(TRY(read_whole_file(file)), pod, container, lower));
-    TRY(mount_root(container, lower));
+    NativeSpec spec = TRY(native_spec(TRY(read_whole_file(file)), pod, container));
+    cgroups::Limits ours;
+    ours.huge_pages = std::move(spec.huge_pages);
+    TRY(mount_root(container, spec.lower));
     const ScopedFd bundle(::open(config.bundle.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!bundle) {
         return Error::from_errno(errno, "open " + config.bundle);
     }
-    return replace_file(bundle.get(), "config.json", spec, Durability::kProcess);
+    TRY(replace_file(bundle.get(), "config.json", spec.config, Durability::kProcess));
+    return ours;
 }
 
 Status NativeRuntime::start_monitor(const CreateConfig& config, const NativeContainer& container) {

@@ -72,7 +72,9 @@ class NativeRuntime final : public Runtime {
     Status tear_down(const NativeContainer& container);
     /// Kills a container whose monitor is gone and writes its exit status.
     Status settle_lost_monitor(const NativeContainer& container);
-    Status prepare(const CreateConfig& config, NativeContainer& container, const NativePod& pod);
+    /// Returns the limits that are not left to the program.
+    Result<cgroups::Limits> prepare(const CreateConfig& config, NativeContainer& container,
+                                    const NativePod& pod);
     Status start_monitor(const CreateConfig& config, const NativeContainer& container);
     /// The container's first process; ESRCH when it does not run.
     Result<ProcessRef> init(const NativeContainer& container) const;

@@ -6,11 +6,12 @@ namespace moat::runtime {
 
 using control::Json;
 
-Result<std::string> native_spec(const std::string& config, const NativePod& pod,
-                                const NativeContainer& container, std::string& lower) {
+Result<NativeSpec> native_spec(const std::string& config, const NativePod& pod,
+                               const NativeContainer& container) {
     try {
+        NativeSpec out;
         Json spec = Json::parse(config);
-        lower = spec.at("root").at("path");
+        out.lower = spec.at("root").at("path");
         spec["root"]["path"] = container.rootfs();
         // The pod's host name is set already, or is the node's.
         spec.erase("hostname");
@@ -40,7 +41,14 @@ Result<std::string> native_spec(const std::string& config, const NativePod& pod,
             namespaces.push_back(std::move(entry));
         }
         guest["namespaces"] = std::move(namespaces);
-        return spec.dump(1);
+        if (const auto resources = guest.find("resources"); resources != guest.end()) {
+            for (const Json& limit : resources->value("hugepageLimits", Json::array())) {
+                out.huge_pages[limit.at("pageSize")] = limit.at("limit");
+            }
+            resources->erase("hugepageLimits");
+        }
+        out.config = spec.dump(1);
+        return out;
     } catch (const Json::exception& e) {
         return Error(EINVAL, std::string("config.json: ") + e.what());
     }

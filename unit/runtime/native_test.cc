@@ -39,14 +39,16 @@ json transform(NativePod pod, const json& namespaces) {
     NativeContainer container;
     container.bundle = "/b";
     container.cgroup = "/pods/p1/c1";
-    std::string lower;
+    const json resources = {{"hugepageLimits", {{{"pageSize", "2MB"}, {"limit", 4 << 20}}}},
+                            {"cpu", {{"shares", 2}}}};
     const json config = {{"root", {{"path", "/images/root"}, {"readonly", true}}},
                          {"hostname", "web"},
-                         {"linux", {{"namespaces", namespaces}}}};
-    const auto text = native_spec(config.dump(), pod, container, lower);
-    REQUIRE(text.ok());
-    CHECK(lower == "/images/root");
-    return json::parse(*text);
+                         {"linux", {{"namespaces", namespaces}, {"resources", resources}}}};
+    const auto spec = native_spec(config.dump(), pod, container);
+    REQUIRE(spec.ok());
+    CHECK(spec->lower == "/images/root");
+    CHECK(spec->huge_pages == std::map<std::string, uint64_t>{{"2MB", 4 << 20}});
+    return json::parse(spec->config);
 }
 
 const json kNamespaces = {{{"type", "ipc"}},
@@ -93,6 +95,7 @@ TEST_CASE("native spec: a pod's containers share its pause process's namespaces"
                                                {{"type", "pid"}},
                                                {{"type", "network"}, {"path", "/ns/p1"}}}));
     CHECK(spec["linux"]["cgroupsPath"] == "/pods/p1/c1");
+    CHECK(spec["linux"]["resources"] == json({{"cpu", {{"shares", 2}}}}));
     CHECK(spec["root"] == json({{"path", "/b/rootfs"}, {"readonly", true}}));
     CHECK_FALSE(spec.contains("hostname"));
 }
@@ -102,8 +105,7 @@ TEST_CASE("native spec: a pod of the node's network and ipc has no namespaces of
     pod.host_ipc = true;
     CHECK(transform(pod, kNamespaces)["linux"]["namespaces"] ==
           json({{{"type", "mount"}}, {{"type", "pid"}}}));
-    std::string lower;
-    CHECK(native_spec("{", pod, NativeContainer(), lower).error().code() == EINVAL);
+    CHECK(native_spec("{", pod, NativeContainer()).error().code() == EINVAL);
 }
 
 TEST_CASE("native records survive being written, and a missing one is ENOENT") {
