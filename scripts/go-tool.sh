@@ -3,6 +3,7 @@
 #   crictl, critest   the CRI's own client and conformance tests (e2e/tools)
 #                     (critest wants the digest of a test image in CRITEST_DIGEST: see e2e/critest)
 #   runc              the newest one, for what Debian's is too old for (e2e/tools/runc; needs cgo and libseccomp)
+#   containerd        and containerd-shim-runc-v2: what moatd is measured against (e2e/tools/containerd)
 #   kubelet           and kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubectl (e2e/tools/kubernetes)
 #   runsc             gVisor's runtime, the bench's peer (e2e/tools/peers)
 # Versions are those of the go.mod, checksums those of its go.sum. Built once into build/tools/; built
@@ -20,6 +21,7 @@ name=${1:?usage: go-tool.sh crictl|critest|runc|kubelet|...|runsc}
 case $name in
     crictl | critest) module_dir=$root/e2e/tools ;;
     runc) module_dir=$root/e2e/tools/runc ;;
+    containerd | containerd-shim-runc-v2) module_dir=$root/e2e/tools/containerd ;;
     kubelet | kube-apiserver | kube-controller-manager | kube-scheduler | kube-proxy | kubectl) module_dir=$root/e2e/tools/kubernetes ;;
     runsc) module_dir=$root/e2e/tools/peers ;;
     *) echo "go-tool: no tool '$name'" >&2; exit 2 ;;
@@ -63,6 +65,11 @@ case $name in
         CGO_ENABLED=1 go build -trimpath -tags seccomp \
             -ldflags "-s -w -X main.version=$(version_of github.com/opencontainers/runc | tr -d v)" \
             -o "$out/$name.new" github.com/opencontainers/runc
+        ;;
+    containerd*)
+        module=github.com/containerd/containerd/v2
+        go build -trimpath -tags no_btrfs,no_devmapper,no_zfs -ldflags "-s -w -X $module/version.Version=$(version_of $module)" \
+            -o "$out/$name.new" "$module/cmd/$name"
         ;;
     kube*)
         version=$(version_of k8s.io/kubernetes)

@@ -82,8 +82,8 @@ Status write_file(const std::string& path, std::string_view data, uint32_t mode)
         return Error::from_errno(errno, "create " + temporary);
     }
     TRY(write_all(fd.get(), data, temporary));
-    if (fchmod(fd.get(), mode) != 0 || fdatasync(fd.get()) != 0) {
-        return Error::from_errno(errno, "sync " + temporary);
+    if (fchmod(fd.get(), mode) != 0) {
+        return Error::from_errno(errno, "chmod " + temporary);
     }
     if (rename(temporary.c_str(), path.c_str()) != 0) {
         return Error::from_errno(errno, "rename to " + path);

@@ -18,7 +18,9 @@ int64_t now_ns();
 Result<std::string> read_file(const std::string& path, size_t max_bytes);
 Result<std::string> read_fd(int fd, size_t max_bytes, const std::string& name);
 Status write_all(int fd, std::string_view data, const std::string& name);
-/// Writes, syncs and renames into place: a reader sees the old or the new content.
+/// Writes and renames into place: a reader sees the old or the new content, after a kill too. Not
+/// synced: what is written here does not outlive a power cut (pods, containers), or is waited for by
+/// others (images/settler.h).
 Status write_file(const std::string& path, std::string_view data, uint32_t mode = 0644);
 /// mkdir -p. Directories that are made get `mode`.
 Status make_directories(const std::string& path, uint32_t mode = 0755);

@@ -30,18 +30,13 @@ Status move_into_place(const std::string& from, const std::string& to) {
     return {};
 }
 
-Status sync_file_system(const std::string& path) {
-    const ScopedFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!fd || syncfs(fd.get()) != 0) {
-        return Error::from_errno(errno, "sync the file system of " + path);
-    }
-    return {};
-}
-
 }  // namespace
 
 ImageStore::ImageStore(std::string directory, Database& database)
-    : directory_(std::move(directory)), database_(database) {}
+    : directory_(std::move(directory)),
+      database_(database),
+      settler_(directory_, database),
+      trash_(directory_ + "/tmp") {}
 
 Status ImageStore::open() {
     // 0700: layers have set-uid programs of strangers, which the node's users must not reach.
@@ -64,6 +59,8 @@ Status ImageStore::open() {
             TRY(remove_tree(path));
         }
     }
+    TRY(settler_.discard_lost());
+    settler_.settle();
     return collect();
 }
 
@@ -96,7 +93,7 @@ std::string ImageStore::root_path(const std::string& chain_id) const {
 Result<std::vector<ImageRecord>> ImageStore::select(const std::string& where,
                                                     const std::string& argument) {
     std::vector<ImageRecord> images;
-    auto transaction = TRY(database_.begin());
+    auto transaction = TRY(database_.begin_reading());
     TRY(transaction.query(
         "SELECT id, chain_id, size, config FROM images WHERE " + where,
         [&](const Row& row) {
@@ -195,8 +192,9 @@ Status ImageStore::add_layer(const std::string& blob_path, const std::string& bl
     }
     TRY_STEP(step, write_file(work->path() + "/changes", encode_changes(layer.changes), 0600));
     TRY_STEP(step, move_into_place(work->path(), layer_path(diff_id)));
-    return database_.run("INSERT OR REPLACE INTO layers (diff_id, bytes, inodes) VALUES (?,?,?)",
-                         diff_id, layer.usage.bytes, layer.usage.inodes);
+    return database_.run(
+        "INSERT OR REPLACE INTO layers (diff_id, bytes, inodes, unsynced) VALUES (?,?,?,?)",
+        diff_id, layer.usage.bytes, layer.usage.inodes, settler_.mark());
 }
 
 Status ImageStore::make_root(const std::string& chain, const std::vector<std::string>& diff_ids) {
@@ -221,15 +219,13 @@ Status ImageStore::make_root(const std::string& chain, const std::vector<std::st
         TRY(move_into_place(work->path(), directory_ + "/roots/" + digest_hex(chain)));
     }
     return database_.run(
-        "INSERT OR REPLACE INTO roots (chain_id, diff_ids, bytes, inodes) VALUES (?,?,?,?)", chain,
-        nlohmann::json(diff_ids).dump(), usage.bytes, usage.inodes);
+        "INSERT OR REPLACE INTO roots (chain_id, diff_ids, bytes, inodes, unsynced)"
+        " VALUES (?,?,?,?,?)",
+        chain, nlohmann::json(diff_ids).dump(), usage.bytes, usage.inodes, settler_.mark());
 }
 
 Status ImageStore::add_image(const ImageRecord& image, const std::vector<std::string>& diff_ids) {
     TRY_STEP("image " + image.id, make_root(image.chain_id, diff_ids));
-    // The rows that follow are synced; the files they speak of must not be behind them after a
-    // power cut.
-    TRY(sync_file_system(directory_));
     uint64_t size = 0;
     for (const std::string& diff_id : diff_ids) {
         TRY(database_.query(
@@ -237,10 +233,10 @@ Status ImageStore::add_image(const ImageRecord& image, const std::vector<std::st
             [&](const Row& row) { size += static_cast<uint64_t>(row.integer(0)); }, diff_id));
     }
     auto transaction = TRY(database_.begin());
-    TRY(transaction.run(
-        "INSERT INTO images (id, chain_id, size, config, created_at) VALUES (?,?,?,?,?)"
-        " ON CONFLICT (id) DO NOTHING",
-        image.id, image.chain_id, size, image.config, now_ns()));
+    TRY(
+        transaction.run("INSERT INTO images (id, chain_id, size, config, created_at, unsynced)"
+                        " VALUES (?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING",
+                        image.id, image.chain_id, size, image.config, now_ns(), settler_.mark()));
     for (const auto* names : {&image.tags, &image.digests}) {
         for (const std::string& name : *names) {
             TRY(transaction.run(
@@ -248,7 +244,9 @@ Status ImageStore::add_image(const ImageRecord& image, const std::vector<std::st
                 names == &image.tags ? 0 : 1, image.id));
         }
     }
-    return transaction.commit();
+    TRY(transaction.commit());
+    settler_.settle();
+    return {};
 }
 
 Result<Usage> ImageStore::usage() {
@@ -275,25 +273,31 @@ Status ImageStore::collect() {
         return lock.error().code() == EWOULDBLOCK ? Status() : Status(lock.error());
     }
     due_ = false;
-    std::vector<std::string> roots;
-    std::vector<std::string> layers;
-    TRY(database_.query(
-        "SELECT chain_id FROM roots WHERE chain_id NOT IN (SELECT chain_id FROM images)"
-        " AND chain_id NOT IN (SELECT chain_id FROM containers)"
-        " AND chain_id NOT IN (SELECT chain_id FROM container_volumes)",
-        [&](const Row& row) { roots.push_back(row.text(0)); }));
-    // The row goes first: after a kill in between, a directory without a row is merely made again.
-    for (const std::string& chain : roots) {
-        TRY(database_.run("DELETE FROM roots WHERE chain_id=?", chain));
-        TRY(remove_tree(directory_ + "/roots/" + digest_hex(chain)));
+    std::vector<std::string> gone;
+    {
+        // The rows go first, and are off the disk before a file is: after a kill in between, a
+        // directory without a row is merely removed later.
+        auto transaction = TRY(database_.begin(Survives::kPowerCut));
+        TRY(transaction.query(
+            "DELETE FROM roots WHERE chain_id NOT IN (SELECT chain_id FROM images)"
+            " AND chain_id NOT IN (SELECT chain_id FROM containers)"
+            " AND chain_id NOT IN (SELECT chain_id FROM container_volumes) RETURNING chain_id",
+            [&](const Row& row) {
+                gone.push_back(directory_ + "/roots/" + digest_hex(row.text(0)));
+            }));
+        TRY(
+            transaction.query("DELETE FROM layers WHERE diff_id NOT IN"
+                              " (SELECT value FROM roots, json_each(roots.diff_ids))"
+                              " RETURNING diff_id",
+                              [&](const Row& row) { gone.push_back(layer_path(row.text(0))); }));
+        if (!gone.empty()) {
+            fault_point("image.before a collection's commit");
+            TRY(transaction.commit());
+            fault_point("image.collection committed");
+        }
     }
-    TRY(
-        database_.query("SELECT diff_id FROM layers WHERE diff_id NOT IN"
-                        " (SELECT value FROM roots, json_each(roots.diff_ids))",
-                        [&](const Row& row) { layers.push_back(row.text(0)); }));
-    for (const std::string& diff_id : layers) {
-        TRY(database_.run("DELETE FROM layers WHERE diff_id=?", diff_id));
-        TRY(remove_tree(layer_path(diff_id)));
+    for (const std::string& path : gone) {
+        TRY(trash_.take(path));
     }
     TRY(remove_unknown("layers", "SELECT diff_id FROM layers"));
     return remove_unknown("roots", "SELECT chain_id FROM roots");
@@ -310,7 +314,7 @@ Status ImageStore::remove_unknown(const std::string& kind, const std::string& qu
     }
     while (const dirent* entry = readdir(dir.get())) {
         if (entry->d_name[0] != '.' && !known.contains(entry->d_name)) {
-            TRY(remove_tree(path + "/" + entry->d_name));
+            TRY(trash_.take(path + "/" + entry->d_name));
         }
     }
     return {};

@@ -10,6 +10,8 @@
 
 #include "cri/base/files.h"
 #include "cri/images/layer.h"
+#include "cri/images/settler.h"
+#include "cri/images/trash.h"
 #include "cri/store/database.h"
 
 namespace moat::cri {
@@ -34,9 +36,9 @@ struct ImageRecord {
 ///     tmp/XXX                   whatever is under construction, locked by its maker
 ///
 /// Things get their name by rename(2) when they are whole, and then a row. Rows without a directory
-/// do not happen; a directory without a row is taken over by the next who makes it. Several
-/// processes may use a store: whoever adds holds `lock` shared from its first look to its last row,
-/// and only a collection holds it exclusively.
+/// do not happen (a power cut: settler.h); a directory without a row is taken over by the next who
+/// makes it. Several processes may use a store: whoever adds holds `lock` shared from its first
+/// look to its last row, and only a collection holds it exclusively.
 class ImageStore {
   public:
     ImageStore(std::string directory, Database& database);
@@ -90,6 +92,8 @@ class ImageStore {
     Database& database_;
     std::atomic<bool> due_ = false;  ///< a collection was refused
     std::mutex roots_mu_;            ///< one root at a time: who comes second finds it made
+    Settler settler_;
+    Trash trash_;
 };
 
 class ImageStore::Workspace {

@@ -28,7 +28,14 @@ PodManager::PodManager(const Settings& settings, Database& database, const Handl
       store_(database),
       handlers_(handlers),
       networks_(networks),
-      events_(events) {}
+      events_(events),
+      network_checks_([this](const std::string& id) -> std::optional<Status> {
+          const auto pod = find(id);
+          if (!pod.ok() || (*pod)->snapshot().state != PodState::kReady) {
+              return std::nullopt;
+          }
+          return networks_.check((*pod)->snapshot(), *(*pod)->config);
+      }) {}
 
 PodManager::~PodManager() {
     for (const PodPtr& pod : list()) {
@@ -60,8 +67,6 @@ std::string PodManager::network_namespace(const PodRecord& pod) const {
                : pod.network.namespace_path;
 }
 
-Status PodManager::check_network(Pod& pod) { return networks_.check(pod.snapshot(), *pod.config); }
-
 Status PodManager::set_state(Pod& pod, PodState state) {
     const std::lock_guard lock(pod.mu);
     PodRecord changed = pod.record;
@@ -72,6 +77,7 @@ Status PodManager::set_state(Pod& pod, PodState state) {
 }
 
 void PodManager::forget(const std::string& id) {
+    network_checks_.forget(id);
     const std::lock_guard lock(mu_);
     pods_.erase(id);
 }
@@ -258,10 +264,16 @@ Status PodManager::remove(const std::string& id) {
 Status PodManager::remove_locked(const PodPtr& pod) {
     const LogScope scope("pod", pod->id);
     TRY(stop_locked(*pod));
+    const PodState before = pod->snapshot().state;
     TRY_HOST("database", set_state(*pod, PodState::kRemoving));
     TRY(containers_->remove_all(pod->id));
     fault_point("pod.containers removed");
-    TRY(tear_down(*pod));
+    if (before == PodState::kStopped) {
+        // Its sandbox and its network are gone; plugins need not be asked again.
+        TRY_HOST("files of the pod", remove_tree(settings_.pod_directory(pod->id)));
+    } else {
+        TRY(tear_down(*pod));
+    }
     fault_point("pod.before its row goes");
     TRY_HOST("database", store_.erase(pod->id));
     forget(pod->id);

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cri/pods/network_checks.h"
 #include "cri/pods/pod.h"
 #include "cri/pods/pod_network.h"
 
@@ -56,7 +57,8 @@ class PodManager {
     std::vector<PodPtr> list();
     /// Path of the network namespace that the pod's sockets live in.
     std::string network_namespace(const PodRecord& pod) const;
-    Status check_network(Pod& pod);
+    /// What the last CHECK of the pod's network said; asks for another.
+    NetworkChecks::Answer check_network(const std::string& id) { return network_checks_.ask(id); }
 
   private:
     Status set_state(Pod& pod, PodState state);
@@ -81,6 +83,7 @@ class PodManager {
 
     std::mutex mu_;
     std::map<std::string, PodPtr> pods_;  ///< guarded by mu_
+    NetworkChecks network_checks_;        ///< last: its thread looks pods up
 };
 
 /// The only key of `objects` that begins with `prefix`; nothing when there is none or more than

@@ -68,10 +68,11 @@ std::string pod_info(const PodRecord& record, const std::string& network_namespa
     if (request->verbose()) {
         (*response->mutable_info())["info"] =
             pod_info(record, node_.pods->network_namespace(record));
-        // The one place where a person asks whether the network is still as it was made.
-        const auto checked = node_.pods->check_network(**pod);
-        (*response->mutable_info())["networkCheck"] =
-            checked.ok() ? "ok" : checked.error().message();
+        const NetworkChecks::Answer checked = node_.pods->check_network(record.id);
+        (*response->mutable_info())["networkCheck"] = checked.result;
+        if (checked.at_ns != 0) {
+            (*response->mutable_info())["networkCheckedAt"] = std::to_string(checked.at_ns);
+        }
     }
     return ::grpc::Status::OK;
 }

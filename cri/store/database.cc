@@ -26,7 +26,7 @@ Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
     }
     sqlite3_busy_timeout(raw, 30'000);
     for (const char* pragma :
-         {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON"}) {
+         {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", "PRAGMA foreign_keys=ON"}) {
         TRY_STEP("database " + path, database->run(pragma));
     }
     TRY_STEP("database " + path, database->migrate());
@@ -84,23 +84,51 @@ void Database::bind(sqlite3_stmt* statement, int index, Blob value) {
                       static_cast<int>(value.bytes.size()), SQLITE_STATIC);
 }
 
-Result<Database::Transaction> Database::begin() {
+void Database::set_synced(bool synced) {
+    (void)sqlite3_exec(db_, synced ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL",
+                       nullptr, nullptr, nullptr);
+}
+
+Result<Database::Transaction> Database::begin_reading() {
     std::unique_lock lock(mu_);
-    TRY(query_locked("BEGIN IMMEDIATE", nullptr));
-    return Transaction(*this, std::move(lock));
+    TRY(query_locked("BEGIN", nullptr));
+    return Transaction(*this, std::move(lock), false);
+}
+
+Result<Database::Transaction> Database::begin(Survives survives) {
+    std::unique_lock lock(mu_);
+    const bool synced = survives == Survives::kPowerCut;
+    if (synced) {
+        set_synced(true);
+    }
+    if (const Status begun = query_locked("BEGIN IMMEDIATE", nullptr); !begun.ok()) {
+        if (synced) {
+            set_synced(false);
+        }
+        return begun.error();
+    }
+    return Transaction(*this, std::move(lock), synced);
 }
 
 Database::Transaction::~Transaction() {
     if (database_ != nullptr && lock_.owns_lock()) {
         (void)database_->query_locked("ROLLBACK", nullptr);
+        end();
     }
 }
 
 Status Database::Transaction::commit() {
     TRY(database_->query_locked("COMMIT", nullptr));
+    end();
+    return {};
+}
+
+void Database::Transaction::end() {
+    if (synced_) {
+        database_->set_synced(false);
+    }
     lock_.unlock();
     database_ = nullptr;
-    return {};
 }
 
 Status Database::migrate() {

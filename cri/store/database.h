@@ -32,10 +32,15 @@ class Row {
     sqlite3_stmt* statement_;
 };
 
+/// What a write that has returned survives. A kill: always. A power cut takes the last writes along
+/// unless they are asked to wait for the disk; which are lost is always a tail, in the order of
+/// writing, so what a synced write says holds of all before it.
+enum class Survives { kKill, kPowerCut };
+
 /// One connection to a SQLite file, shared by all threads of the process behind a mutex. The file
-/// is in WAL mode with synchronous=FULL: when a statement outside a transaction (or the commit) has
-/// returned, its effect survives a kill and a power cut. Other processes (`moatd image load`) may
-/// have the file open as well.
+/// is in WAL mode. Pods and containers do not outlive a power cut themselves: only rows that speak
+/// of what does (addresses that a CNI plugin keeps, files of images) need Survives::kPowerCut.
+/// Other processes (`moatd image load`) may have the file open as well.
 class Database {
   public:
     using Visitor = std::function<void(const Row&)>;
@@ -50,6 +55,15 @@ class Database {
         const std::lock_guard lock(mu_);
         return query_locked(sql, nullptr, args...);
     }
+    /// As run(), and on the disk.
+    template <typename... Args>
+    Status run_synced(std::string_view sql, const Args&... args) {
+        const std::lock_guard lock(mu_);
+        set_synced(true);
+        const Status status = query_locked(sql, nullptr, args...);
+        set_synced(false);
+        return status;
+    }
     template <typename... Args>
     Status query(std::string_view sql, const Visitor& visit, const Args&... args) {
         const std::lock_guard lock(mu_);
@@ -63,7 +77,9 @@ class Database {
         Transaction(const Transaction&) = delete;
         Transaction& operator=(const Transaction&) = delete;
         Transaction(Transaction&& other) noexcept
-            : database_(std::exchange(other.database_, nullptr)), lock_(std::move(other.lock_)) {}
+            : database_(std::exchange(other.database_, nullptr)),
+              lock_(std::move(other.lock_)),
+              synced_(other.synced_) {}
         ~Transaction();
         template <typename... Args>
         Status run(std::string_view sql, const Args&... args) {
@@ -77,14 +93,20 @@ class Database {
 
       private:
         friend class Database;
-        Transaction(Database& database, std::unique_lock<std::mutex> lock)
-            : database_(&database), lock_(std::move(lock)) {}
+        Transaction(Database& database, std::unique_lock<std::mutex> lock, bool synced)
+            : database_(&database), lock_(std::move(lock)), synced_(synced) {}
+        void end();
         Database* database_;
         std::unique_lock<std::mutex> lock_;
+        bool synced_;
     };
-    Result<Transaction> begin();
+    Result<Transaction> begin(Survives survives = Survives::kKill);
+    /// For a few reads that must agree: takes no lock that a writer would wait for.
+    Result<Transaction> begin_reading();
 
   private:
+    /// Whether what is committed from now on waits for the disk. Not inside a transaction.
+    void set_synced(bool synced);
     explicit Database(sqlite3* db) : db_(db) {}
     Status migrate();
     Error failure(std::string_view sql) const;

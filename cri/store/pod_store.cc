@@ -35,12 +35,20 @@ Result<PodNetwork> decode(const std::string& text) {
 }  // namespace
 
 Status PodStore::insert(const PodRecord& pod) {
-    return database_.run(
+    constexpr std::string_view kInsert =
         "INSERT INTO pods (id, name, namespace, uid, attempt, handler, state, created_at, config, "
         "network, runtime)"
-        " VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-        pod.id, pod.name, pod.name_space, pod.uid, pod.attempt, pod.handler, pod.state,
-        pod.created_at_ns, Blob{pod.config}, encode(pod.network), pod.runtime);
+        " VALUES (?,?,?,?,?,?,?,?,?,?,?)";
+    const auto insert = [&](auto write) {
+        return write(kInsert, pod.id, pod.name, pod.name_space, pod.uid, pod.attempt, pod.handler,
+                     pod.state, pod.created_at_ns, Blob{pod.config}, encode(pod.network),
+                     pod.runtime);
+    };
+    // An address that a CNI plugin gave is kept in the plugin's own files, whatever becomes of us:
+    // what will give it back must not be lost before it.
+    return pod.network.kind == PodNetwork::Kind::kCni
+               ? insert([&](const auto&... args) { return database_.run_synced(args...); })
+               : insert([&](const auto&... args) { return database_.run(args...); });
 }
 
 Status PodStore::update(const PodRecord& pod) {

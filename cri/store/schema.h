@@ -60,6 +60,12 @@ inline const std::vector<std::vector<const char*>> kMigrations = {
         " ON DELETE CASCADE, chain_id TEXT NOT NULL, PRIMARY KEY (container_id, chain_id))",
         "CREATE INDEX container_volumes_by_chain ON container_volumes(chain_id)",
     },
+    {
+        // The boot whose files may not all be on the disk yet; empty: they are (images/settler.h).
+        "ALTER TABLE layers ADD COLUMN unsynced TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE roots ADD COLUMN unsynced TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE images ADD COLUMN unsynced TEXT NOT NULL DEFAULT ''",
+    },
 };
 
 }  // namespace moat::cri

@@ -315,6 +315,11 @@ func TestACniConfigurationThatChangesWhileRunning(t *testing.T) {
 	if more := state.Status.Network.AdditionalIps; len(more) != 1 || !strings.HasPrefix(more[0].Ip, "fd00:77::") {
 		t.Errorf("additional addresses %v", more)
 	}
+	waitFor(t, 30*time.Second, func() bool {
+		state, err = d.runtime.PodSandboxStatus(ctx, first.id, true)
+		must(t, err)
+		return state.Info["networkCheckedAt"] != ""
+	}, func() string { return "a CHECK that was asked for has an answer" })
 	equal(t, state.Info["networkCheck"], "ok", "CHECK")
 	_, out := first.run("cat /etc/resolv.conf")
 	equal(t, out, "search cluster.example\nnameserver 10.77.0.53\n", "names by the network's word")

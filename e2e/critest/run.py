@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -23,109 +22,13 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", 
 
 import harness  # noqa: E402
 import host  # noqa: E402
-import images  # noqa: E402
-import ociimage  # noqa: E402
+import stage  # noqa: E402
 
-REGISTRY = "127.0.0.1:5000"
 EXPECTATIONS = os.path.join(HERE, "expectations.txt")
 README = os.path.join(harness.ROOT, "README.md")
 HANDLERS = ("moat", "native")
 WEBSOCKET = ["-websocket-exec", "-websocket-attach", "-websocket-portforward", "-ginkgo.focus=Streaming"]
 SECONDS = 900  # the most that one run of critest may take
-# Debian's plugins; port mappings need iptables. Without --cni it is moatd's built-in network.
-CNI_CONFIG = {
-    "cniVersion": "1.0.0", "name": "critest",
-    "plugins": [
-        {"type": "bridge", "bridge": "critest0", "isGateway": True, "ipMasq": True, "promiscMode": True,
-         "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
-        {"type": "portmap", "capabilities": {"portMappings": True}},
-    ],
-}
-
-
-def prepare():
-    """Outside, with the machine's network and caches at hand."""
-    os.environ["CRITEST_DIGEST"] = images.by_digest().finish()[1]
-    os.environ["MOAT_CRITEST"] = harness.script("go-tool.sh", "critest")
-    os.environ["MOAT_REGISTRY"] = harness.script("debian-tool.sh", "docker-registry")
-    os.environ["MOAT_NGINX"] = harness.script("debian-tool.sh", "nginx")
-
-
-class Service:
-    """A program of the stage, stopped by its own pid."""
-
-    def __init__(self, name, command, directory):
-        self.name = name
-        self.log_path = os.path.join(directory, name + ".log")
-        with open(self.log_path, "wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-
-    def wait_until(self, ready, seconds=30):
-        deadline = time.monotonic() + seconds
-        while not ready():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"{self.name} is not ready; its log:\n{host.read(self.log_path)[-3000:]}")
-            time.sleep(0.05)
-
-    def stop(self):
-        """The exit status; None when it had to be killed."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            return None
-
-
-def answers(socket_type, address):
-    """Whether somebody listens there."""
-    import socket
-    with socket.socket(socket_type) as peer:
-        try:
-            peer.connect(address)
-            return True
-        except OSError:
-            return False
-
-
-def start_registry(directory):
-    import socket
-    config = os.path.join(directory, "registry.yml")
-    with open(config, "w", encoding="ascii") as out:
-        out.write(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/registry}}, delete: {{enabled: true}}}}\n"
-                  f"http: {{addr: '{REGISTRY}'}}\n")
-    service = Service("registry", [os.environ["MOAT_REGISTRY"], "serve", config], directory)
-    name, port = REGISTRY.split(":")
-    service.wait_until(lambda: answers(socket.AF_INET, (name, int(port))))
-    for reference, image in images.all_images(os.environ["MOAT_NGINX"]).items():
-        repository, _, tag = reference.rpartition(":")
-        ociimage.push(image, REGISTRY, repository, tag)
-    return service
-
-
-def write_mirrors(directory):
-    """containerd's format: images of these hosts come from the test's registry under their own names."""
-    for name in images.MIRRORED:
-        os.makedirs(os.path.join(directory, name))
-        with open(os.path.join(directory, name, "hosts.toml"), "w", encoding="ascii") as out:
-            out.write(f'server = "http://{REGISTRY}"\n\n[host."http://{REGISTRY}"]\ncapabilities = ["pull", "resolve"]\n')
-
-
-def start_runtime(directory, with_cni):
-    import socket
-    write_mirrors(os.path.join(directory, "certs.d"))
-    os.makedirs(os.path.join(directory, "net.d"))
-    if with_cni:
-        with open(os.path.join(directory, "net.d", "10-critest.conflist"), "w", encoding="ascii") as out:
-            json.dump(CNI_CONFIG, out)
-    endpoint = os.path.join(directory, "s")
-    service = Service("moatd", [
-        os.path.join(harness.BUILD, "moatd"), "--socket", "unix://" + endpoint, "--root", directory + "/lib", "--state", directory + "/run",
-        "--cni-conf-dir", directory + "/net.d", "--cni-bin-dir", "/usr/lib/cni", "--registry-config-dir", directory + "/certs.d",
-    ], directory)
-    service.wait_until(lambda: answers(socket.AF_UNIX, endpoint))
-    return service, endpoint
 
 
 class Spec:
@@ -220,13 +123,13 @@ def main():
     parser.add_argument("--cni", action="store_true", help="Debian's CNI plugins instead of the built-in network")
     options = parser.parse_args()
     if harness.INSIDE not in os.environ:
-        prepare()
+        stage.prepare()
         return harness.enter()
     harness.settle()
     directory = harness.scratch()
     expected = read_expectations()
-    registry = start_registry(directory)
-    runtime, endpoint = start_runtime(directory, options.cni)
+    registry = stage.start_registry(directory)
+    runtime, endpoint = stage.start_moatd(directory, options.cni)
     before = host.Snapshot(harness.cgroup())
     total = [0, 0, 0]
     results = []
