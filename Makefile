@@ -7,7 +7,7 @@ JOBS ?= $(shell nproc)
 .DEFAULT_GOAL := help
 PREFIX ?= /usr/local
 
-.PHONY: install uninstall help packages build run test check-unit check-syscalls check-oci check-cri check-critest check-kubelet fuzz bench format check-style clean
+.PHONY: install uninstall help packages build run test check-unit check-syscalls check-oci check-cri check-critest check-kubelet fuzz bench bench-cri stress-cri format check-style clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -55,6 +55,14 @@ fuzz: ## run the fuzzers of what clients of moatd's streaming server send (RUNS=
 bench: build ## time native, runc and moat in one run (PEERS=1: gVisor's runsc too; WRITE=1: docs/bench.md)
 	@scripts/install-packages.sh bench
 	@e2e/bench/bench.py $(if $(PEERS),--peers) $(if $(WRITE),--write)
+
+bench-cri: build ## time critest's benchmarks on containerd and both handlers, in one run (PASSES=n; WRITE=1: docs/bench-cri.md)
+	@scripts/install-packages.sh test
+	@e2e/critest/bench.py $(if $(PASSES),--passes $(PASSES)) $(if $(WRITE),--write)
+
+stress-cri: build ## make and remove N pods (200) by CLIENTS (16) at once on both handlers and containerd (WRITE=1: docs/bench-cri.md)
+	@scripts/install-packages.sh test
+	@e2e/cri/stress.py --pods $(or $(N),200) --clients $(or $(CLIENTS),16) $(if $(WRITE),--write)
 
 check-style: ## check the arrows between folders and the formatting
 	@scripts/check-includes.py --self-test

@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <vector>
 
 #include "cri/base/files.h"
@@ -16,6 +17,9 @@ struct Kind {
     const char* list;
     const char* unmark;
 };
+
+/// Pulls come in crowds, and what runs after one is not to meet the sync.
+constexpr std::chrono::milliseconds kDelay{1000};
 
 /// Images last: one that has lost its mark stands on roots and layers without one.
 constexpr Kind kKinds[] = {
@@ -89,6 +93,7 @@ void Settler::work() {
         if (!wanted_) {
             return;
         }
+        changed_.wait_for(lock, kDelay, [this] { return ending_; });
         wanted_ = false;
         lock.unlock();
         if (const Status done = sync_and_unmark(); !done.ok()) {
