@@ -90,7 +90,7 @@ func nothingLeft(t *testing.T, d *Daemon) {
 	t.Helper()
 	equal(t, imageCount(d), 0, "images")
 	for _, name := range []string{"tmp", "layers", "roots"} {
-		equal(t, entries(t, d, name), 0, "entries of "+name)
+		waitFor(t, 10*time.Second, func() bool { return entries(t, d, name) == 0 }, func() string { return "no entries of " + name })
 	}
 }
 
