@@ -145,6 +145,39 @@ func TestUpdatePodSandboxResources(t *testing.T) {
 	failsWith(t, err, codes.FailedPrecondition, "not ready")
 }
 
+// Kubelet's order of a resize: first the runtime hears of the larger quota, then the pod's cgroup above gets it.
+func TestPodGrowsBeforeItsParent(t *testing.T) {
+	moatOnly(t, "it may have no such RPC")
+	top := filepath.Join("/sys/fs/cgroup/cpu", cgroupName, "kubelets-pod")
+	if _, err := os.Stat("/sys/fs/cgroup/cpu"); err != nil {
+		t.Skip("cgroup v2 allows it anyway")
+	}
+	d := startDaemon(t)
+	must(t, os.Mkdir(top, 0o755))
+	t.Cleanup(func() { os.Remove(top) })
+	must(t, os.WriteFile(filepath.Join(top, "cpu.cfs_quota_us"), []byte("20000"), 0o644))
+	for _, handler := range []string{"moat", "native"} {
+		p := newPodBy(d, handler, func(c *runtimeapi.PodSandboxConfig) {
+			c.Metadata.Uid = handler
+			c.Linux.CgroupParent = "/" + cgroupName + "/kubelets-pod"
+			c.Linux.Resources = &runtimeapi.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: 20000}
+		})
+		update := func(quota int64, wanted string) {
+			t.Helper()
+			_, err := d.raw().UpdatePodSandboxResources(ctx, &runtimeapi.UpdatePodSandboxResourcesRequest{PodSandboxId: p.id,
+				Resources: &runtimeapi.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: quota}})
+			must(t, err)
+			data, err := os.ReadFile(filepath.Join(top, p.id, "cpu.cfs_quota_us"))
+			must(t, err)
+			equal(t, strings.TrimSpace(string(data)), wanted, handler+": the pod's own quota")
+		}
+		update(40000, "-1")
+		update(15000, "15000")
+		must(t, d.runtime.StopPodSandbox(ctx, p.id))
+		must(t, d.runtime.RemovePodSandbox(ctx, p.id))
+	}
+}
+
 func TestOOMIsOneContainersAffair(t *testing.T) {
 	p := newPod(startDaemon(t))
 	const limit = 32 << 20

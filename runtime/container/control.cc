@@ -138,8 +138,10 @@ Status SentryRuntime::update(const std::string& id, const Resources& resources) 
         limits.pids = host_pids(*limits.pids);
     }
     const auto change = TRY_STEP(
-        step, manager->change_limits(
-                  record.has_container ? record.container_cgroup : record.pod_cgroup, limits));
+        step, record.has_container
+                  ? manager->change_limits(record.container_cgroup, limits)
+                  : manager->change_limits(record.pod_cgroup,
+                                           within_parent(*manager, record.pod_cgroup, limits)));
     auto client = TRY_STEP(step, impl_->connect(record.sandbox_id));
     if (record.has_container) {
         TRY_STEP(step, client.call("update", {{"id", id}, {"limits", control::to_json(told)}}, {},

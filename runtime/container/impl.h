@@ -110,6 +110,12 @@ control::ProcessPlan plan_process(const SpecProcess& process);
 /// Says in `plan` where the streams go and names the descriptors that must travel with it.
 Result<std::vector<NamedFd>> plan_stdio(const Stdio& stdio, control::ProcessPlan& plan);
 cgroups::Limits limits_of(const Resources& resources);
+/// Changed limits of a pod's own cgroup. Kubelet tells the runtime of a larger quota before it
+/// gives it to the pod's cgroup above, and v1's kernel refuses a child more than what is above it
+/// (kernel/sched/core.c: tg_cfs_schedulable_down). It gets no quota of its own then: the one above
+/// holds, now and when it has grown.
+cgroups::Limits within_parent(const cgroups::Manager& manager, const std::string& cgroup,
+                              cgroups::Limits limits);
 /// The same for guests' eyes. Limits that say nothing change nothing.
 control::ShownLimits shown(const cgroups::Limits& limits);
 /// What the host's cgroup gets for so many guest tasks (see the README); -1 for no limit.

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "cgroups/files.h"
 #include "kernel/base/log.h"
 #include "runtime/container/impl.h"
 #include "runtime/spec/fields.h"
@@ -82,6 +83,34 @@ cgroups::Limits limits_of(const Resources& r) {
     limits.pids = r.pids_limit;
     limits.huge_pages = r.huge_pages;
     limits.unified = r.unified;
+    return limits;
+}
+
+cgroups::Limits within_parent(const cgroups::Manager& manager, const std::string& cgroup,
+                              cgroups::Limits limits) {
+    const auto number = [](const std::string& file) {
+        return std::strtoll(cgroups::read_file(file).value_or("0").c_str(), nullptr, 10);
+    };
+    if (manager.version() != cgroups::Version::kV1 || limits.cpu_quota_us.value_or(0) <= 0) {
+        return limits;
+    }
+    for (std::string above = cgroup.substr(0, cgroup.rfind('/')); !above.empty();
+         above.erase(above.rfind('/'))) {
+        for (const std::string& directory : manager.directories(above)) {
+            const int64_t quota = number(directory + "/cpu.cfs_quota_us");
+            const int64_t period = number(directory + "/cpu.cfs_period_us");
+            if (quota <= 0 || period <= 0) {
+                continue;
+            }
+            const uint64_t own = limits.cpu_period_us.value_or(0);
+            const double wanted = static_cast<double>(*limits.cpu_quota_us) /
+                                  (own != 0 ? static_cast<double>(own) : 100000.0);
+            if (wanted > static_cast<double>(quota) / static_cast<double>(period)) {
+                limits.cpu_quota_us = -1;
+            }
+            return limits;
+        }
+    }
     return limits;
 }
 

@@ -404,7 +404,8 @@ Status NativeRuntime::update(const std::string& id, const Resources& resources) 
     const std::string step = "update " + id;
     const auto* cgroup_manager = TRY_STEP(step, manager());
     if (const auto pod = load_pod(id); pod.ok()) {
-        return cgroup_manager->set_limits(pod->cgroup, limits_of(resources));
+        return cgroup_manager->set_limits(
+            pod->cgroup, within_parent(*cgroup_manager, pod->cgroup, limits_of(resources)));
     }
     const NativeContainer container = TRY_STEP(step, load_container(id));
     TRY_STEP(step, init(container));
