@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cctype>
 
+#include "runtime/spec/spec.h"
+
 namespace moat::cri {
 
 std::vector<std::string> default_capabilities() {
@@ -10,50 +12,6 @@ std::vector<std::string> default_capabilities() {
             "CAP_MKNOD",   "CAP_NET_RAW",      "CAP_SETGID",           "CAP_SETUID",
             "CAP_SETFCAP", "CAP_SETPCAP",      "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT",
             "CAP_KILL",    "CAP_AUDIT_WRITE"};
-}
-
-std::vector<std::string> all_capabilities() {
-    return {"CAP_CHOWN",
-            "CAP_DAC_OVERRIDE",
-            "CAP_DAC_READ_SEARCH",
-            "CAP_FOWNER",
-            "CAP_FSETID",
-            "CAP_KILL",
-            "CAP_SETGID",
-            "CAP_SETUID",
-            "CAP_SETPCAP",
-            "CAP_LINUX_IMMUTABLE",
-            "CAP_NET_BIND_SERVICE",
-            "CAP_NET_BROADCAST",
-            "CAP_NET_ADMIN",
-            "CAP_NET_RAW",
-            "CAP_IPC_LOCK",
-            "CAP_IPC_OWNER",
-            "CAP_SYS_MODULE",
-            "CAP_SYS_RAWIO",
-            "CAP_SYS_CHROOT",
-            "CAP_SYS_PTRACE",
-            "CAP_SYS_PACCT",
-            "CAP_SYS_ADMIN",
-            "CAP_SYS_BOOT",
-            "CAP_SYS_NICE",
-            "CAP_SYS_RESOURCE",
-            "CAP_SYS_TIME",
-            "CAP_SYS_TTY_CONFIG",
-            "CAP_MKNOD",
-            "CAP_LEASE",
-            "CAP_AUDIT_WRITE",
-            "CAP_AUDIT_CONTROL",
-            "CAP_SETFCAP",
-            "CAP_MAC_OVERRIDE",
-            "CAP_MAC_ADMIN",
-            "CAP_SYSLOG",
-            "CAP_WAKE_ALARM",
-            "CAP_BLOCK_SUSPEND",
-            "CAP_AUDIT_READ",
-            "CAP_PERFMON",
-            "CAP_BPF",
-            "CAP_CHECKPOINT_RESTORE"};
 }
 
 Result<std::string> capability_name(const std::string& name) {
@@ -64,8 +22,7 @@ Result<std::string> capability_name(const std::string& name) {
     if (upper.rfind("CAP_", 0) != 0) {
         upper = "CAP_" + upper;
     }
-    const auto all = all_capabilities();
-    if (std::find(all.begin(), all.end(), upper) == all.end()) {
+    if (runtime::capability_bit(upper) < 0) {
         return invalid_argument("capability \"" + name + "\": unknown");
     }
     return upper;
@@ -76,7 +33,7 @@ Result<std::vector<std::string>> adjust_capabilities(std::vector<std::string> ba
                                                      const std::vector<std::string>& drop) {
     const auto is_all = [](const std::string& name) { return name == "ALL" || name == "all"; };
     if (std::any_of(add.begin(), add.end(), is_all)) {
-        base = all_capabilities();
+        base = runtime::capability_names();
     }
     if (std::any_of(drop.begin(), drop.end(), is_all)) {
         base.clear();

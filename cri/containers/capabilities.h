@@ -9,8 +9,6 @@ namespace moat::cri {
 
 /// What a container gets with no word about capabilities: the set Docker and containerd settled on.
 std::vector<std::string> default_capabilities();
-/// All of linux/capability.h up to CAP_CHECKPOINT_RESTORE.
-std::vector<std::string> all_capabilities();
 /// `base` with `add` and without `drop`; names with or without CAP_, in any case; "ALL" stands for
 /// all of them and is applied first, so that "add ALL, drop NET_RAW" means what it says. EINVAL
 /// names an unknown capability.

@@ -14,6 +14,7 @@
 #include "cri/base/files.h"
 #include "cri/containers/capabilities.h"
 #include "cri/containers/default_seccomp.h"
+#include "runtime/spec/spec.h"
 
 namespace moat::cri {
 
@@ -101,12 +102,11 @@ Status add_requested_device(const api::Device& device, json& devices, json& rule
 
 /// What this moatd may not have itself it cannot give, "ALL" and privileged containers included.
 void drop_what_we_lack(json& capabilities) {
-    const std::vector<std::string> all = all_capabilities();
     for (json& set : capabilities) {
         json kept = json::array();
         for (const json& name : set) {
-            const auto it = std::find(all.begin(), all.end(), name.get<std::string>());
-            if (it == all.end() || prctl(PR_CAPBSET_READ, it - all.begin()) == 1) {
+            const int bit = runtime::capability_bit(name.get<std::string>());
+            if (bit < 0 || prctl(PR_CAPBSET_READ, bit) == 1) {
                 kept.push_back(name);
             }
         }

@@ -16,6 +16,7 @@
 #include "cri/containers/seccomp.h"
 #include "cri/containers/user_namespace.h"
 #include "runtime/runtime.h"
+#include "runtime/spec/spec.h"
 
 namespace moat::cri {
 
@@ -426,7 +427,7 @@ Result<json> capabilities(const api::LinuxContainerSecurityContext& security) {
     const auto& request = security.capabilities();
     auto set =
         security.privileged()
-            ? all_capabilities()
+            ? runtime::capability_names()
             : TRY(adjust_capabilities(default_capabilities(), to_vector(request.add_capabilities()),
                                       to_vector(request.drop_capabilities())));
     json ambient = json::array();

@@ -81,7 +81,7 @@ Result<Json> config_for(const Do& config) {
     for (const std::string& text : config.volumes) {
         mounts.push_back(TRY(volume(text)));
     }
-    const Json all_capabilities = {
+    const Json capabilities = {
         "CAP_CHOWN",  "CAP_DAC_OVERRIDE", "CAP_FOWNER",  "CAP_FSETID",           "CAP_KILL",
         "CAP_SETGID", "CAP_SETUID",       "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT",
         "CAP_MKNOD",  "CAP_AUDIT_WRITE",  "CAP_SETFCAP"};
@@ -93,9 +93,9 @@ Result<Json> config_for(const Do& config) {
                   {"env", std::move(env)},
                   {"cwd", cwd},
                   {"capabilities",
-                   {{"bounding", all_capabilities},
-                    {"effective", all_capabilities},
-                    {"permitted", all_capabilities}}}}},
+                   {{"bounding", capabilities},
+                    {"effective", capabilities},
+                    {"permitted", capabilities}}}}},
                 {"root", {{"path", root}, {"readonly", false}}},
                 {"hostname", "moat"},
                 {"mounts", std::move(mounts)},
