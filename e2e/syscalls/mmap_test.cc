@@ -438,4 +438,32 @@ TEST_CASE("mmap: two threads map and unmap at the same time without losing pages
     CHECK(wrong == 0);
 }
 
+TEST_CASE("mmap: threads that map files at the same time each get their own, and forks none") {
+    TempDir dir;
+    std::atomic<int> wrong{0};
+    const auto map_often = [&](const char* name, const char* contents) {
+        const std::string path = dir.file(name, contents);
+        return [&wrong, path, first = contents[0]] {
+            const FileDescriptor fd = open_file(path, O_RDONLY);
+            for (int i = 0; i < 500; ++i) {
+                const Mapping map(4096, PROT_READ, MAP_PRIVATE, fd.get());
+                wrong += map.data()[0] != first;
+            }
+        };
+    };
+    const auto fork_often = [&wrong] {
+        for (int i = 0; i < 100; ++i) {
+            wrong += !(run_in_child([] {}) == exited(0));
+        }
+    };
+    {
+        Thread a(map_often("a", "aaaa"));
+        Thread b(map_often("b", "bbbb"));
+        Thread c(map_often("c", "cccc"));
+        Thread d(fork_often);
+        Thread e(fork_often);
+    }
+    CHECK(wrong == 0);
+}
+
 }  // namespace

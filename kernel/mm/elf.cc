@@ -301,13 +301,14 @@ Result<LoadedImage> load_image(Task& task, const LoadRequest& request) {
     }
     loaded.mm = make_ref<AddressSpace>(process);  // kills the process if we fail from here on
     auto& listener = loaded.thread->listener();
-    TRY(listener.lend(loaded.thread->event_id, source.host_fd, kExecutableFd));
     if (interpreter_fd >= 0) {
         TRY(listener.lend(loaded.thread->event_id, interpreter_fd, kInterpreterFd));
     }
     for (size_t i = 0; i < orders.size(); i += MOAT_ORDER_COUNT) {
         const size_t n = std::min<size_t>(MOAT_ORDER_COUNT, orders.size() - i);
-        const int64_t result = TRY(loaded.thread->run_orders(std::span(orders).subspan(i, n)));
+        const auto some = std::span(orders).subspan(i, n);
+        const int64_t result = TRY(i == 0 ? loaded.thread->run_orders_with(source.host_fd, some)
+                                          : loaded.thread->run_orders(some));
         if (result < 0 && result >= -4095) {
             return Errno(result == -EEXIST ? ENOMEM : static_cast<int>(-result));
         }

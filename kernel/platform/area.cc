@@ -95,14 +95,21 @@ Result<Area> take_area() {
     return map_area(std::move(fd));
 }
 
-void give_back_area(Area area) {
+void give_back_area(Area area, int slot) {
     if (area.address == nullptr) {
         return;
     }
-    // Registers and data of the last process must not be seen by the next.
-    const bool wiped = ::fallocate(area.fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-                                   MOAT_AREA_SIZE) == 0;
-    if (wiped) {
+    // Registers and data of the last process must not be seen by the next. The page that the next
+    // is sure to use stays: giving it up would cost the sentry a flush of its other threads' TLBs
+    // now, and two faults then.
+    constexpr off_t kPage = 4096;
+    const off_t kept_page = MOAT_HEADER_SIZE + (static_cast<off_t>(slot) << MOAT_SLOT_SHIFT);
+    memset(static_cast<char*>(area.address) + kept_page, 0, kPage);
+    const auto punch = [&](off_t from, off_t to) {
+        return ::fallocate(area.fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, from,
+                           to - from) == 0;
+    };
+    if (punch(0, kept_page) && punch(kept_page + kPage, MOAT_AREA_SIZE)) {
         MutexLock lock(kept_mu);
         if (kept.size() < kKeptAreas) {
             kept.push_back(std::move(area));

@@ -19,8 +19,8 @@ struct Area {
 /// A zeroed area, used before or new.
 Result<Area> take_area();
 /// For the next process, after all that the last one left there has been wiped. No process may have
-/// it mapped any more.
-void give_back_area(Area area);
+/// it mapped any more. `slot` is the one that the next process is most likely to use.
+void give_back_area(Area area, int slot);
 /// Maps an area whose memfd a new process made.
 Result<Area> map_area(ScopedFd fd);
 

@@ -3,6 +3,7 @@
 #include <linux/audit.h>
 #include <linux/futex.h>
 #include <linux/seccomp.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include <cstddef>
@@ -20,8 +21,7 @@ namespace {
 /// a full frame by SIGSYS. Any other call can be brought into the stub when its handler asks
 /// (kNeedStub).
 constexpr uint32_t kTrapped[] = {
-    SYS_clone,    SYS_fork, SYS_vfork,      SYS_execve,
-    SYS_execveat, SYS_exit, SYS_exit_group, SYS_rt_sigreturn,
+    SYS_clone, SYS_fork, SYS_vfork, SYS_execve, SYS_execveat, SYS_exit, SYS_rt_sigreturn,
 };
 
 class Program {
@@ -87,6 +87,27 @@ std::vector<sock_filter> build_guest_filter() {
     p.load(kNr);
     only_if(SYS_close);
     p.ret(SECCOMP_RET_ALLOW);
+    // So do a process that has forked and its child with the number of the child's area.
+    p.jump_equal(low(after(MOAT_STUB_FORK_CLOSE_INSTRUCTION)), 0, 3);
+    p.load(kNr);
+    only_if(SYS_close);
+    p.ret(SECCOMP_RET_ALLOW);
+    // A forked child maps its area. Where nothing is lent at that number the call fails.
+    const size_t map_rules = p.size();
+    p.jump_equal(low(after(MOAT_STUB_MAP_INSTRUCTION)), 0, 0);
+    p.load(kNr);
+    only_if(SYS_mmap);
+    constexpr uint64_t kMapArguments[] = {MOAT_AREA_BASE,         MOAT_AREA_SIZE,
+                                          PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+                                          MOAT_AREA_FD,           0};
+    for (int i = 0; i < 6; i++) {
+        p.load(argument_low(i));
+        only_if(low(kMapArguments[i]));
+        p.load(argument_low(i) + 4);
+        only_if(high(kMapArguments[i]));
+    }
+    p.ret(SECCOMP_RET_ALLOW);
+    p.land_false(map_rules);
     // A new thread tells the sentry about its listener: FUTEX_WAKE on one word of its own area.
     only_if(low(after(MOAT_STUB_WAKE_INSTRUCTION)));
     p.load(kNr);
@@ -111,7 +132,7 @@ std::vector<sock_filter> build_guest_filter() {
     }
     p.ret(SECCOMP_RET_USER_NOTIF);
     p.ret(SECCOMP_RET_TRAP);
-    CHECK(p.size() <= 64);
+    CHECK(p.size() <= 96);
     return p.take();
 }
 

@@ -101,13 +101,30 @@ void HostThread::kick() {
     }
 }
 
-Result<int64_t> HostThread::run_orders(std::span<const Order> orders) {
+void HostThread::write_orders(std::span<const Order> orders) {
     assert_no_locks_held("injecting a call");
     CHECK(orders.size() <= MOAT_ORDER_COUNT);
     memcpy(const_cast<Order*>(slot().orders), orders.data(), orders.size_bytes());
+}
+
+Result<int64_t> HostThread::run_orders(std::span<const Order> orders) {
+    write_orders(orders);
     if (!listener_->reply(event_id, static_cast<int64_t>(orders.size()))) {
         return Errno(ESRCH);
     }
+    return watch_orders(orders);
+}
+
+Result<int64_t> HostThread::run_orders_with(int host_fd, std::span<const Order> orders) {
+    write_orders(orders);
+    slot().order_count = static_cast<uint32_t>(orders.size());
+    const std::lock_guard<std::mutex> lending(process_->lending_mu_);
+    TRY(listener_->lend_and_reply(event_id, host_fd, MOAT_LEND_FD));
+    return watch_orders(orders);
+}
+
+// Watches the thread carry out orders that it was just told to run.
+Result<int64_t> HostThread::watch_orders(std::span<const Order> orders) {
     size_t next = 0;
     for (;;) {
         const auto received = listener_->receive_fresh(kOrderTimeoutMs);
@@ -164,7 +181,8 @@ HostProcess::~HostProcess() {
                     WEXITED | __WALL) != 0 &&
            errno == EINTR) {
     }
-    give_back_area(Area{std::move(area_fd_), area_});
+    const size_t slot = used_slots_._Find_first() % MOAT_MAX_THREADS;
+    give_back_area(Area{std::move(area_fd_), area_}, static_cast<int>(slot));
 }
 
 volatile AreaHeader& HostProcess::header() const { return *static_cast<AreaHeader*>(area_); }
@@ -266,7 +284,10 @@ Result<RefPtr<HostThread>> HostProcess::acquire_thread(HostThread& caller) {
     Listener& listener = caller.listener();
     const Order clone_order{SYS_clone, {0x50f00}};
     memcpy(const_cast<Order*>(&caller.slot().orders[0]), &clone_order, sizeof clone_order);
-    const CloneResult made = TRY(run_clone(caller, clone_order));
+    if (!listener.reply(caller.event_id, 1)) {
+        return Errno(ESRCH);
+    }
+    const CloneResult made = TRY(watch_clone(caller, clone_order, MOAT_EV_CHILD));
     const Order stack_order{SYS_sigaltstack, {slot_address(index) + MOAT_S_STACK, 0}};
     memcpy(const_cast<Order*>(&slot(index).orders[0]), &stack_order, sizeof stack_order);
     auto thread =
@@ -276,14 +297,12 @@ Result<RefPtr<HostThread>> HostProcess::acquire_thread(HostThread& caller) {
     return thread;
 }
 
-// Runs one clone order that was written to the caller's slot; both parent and child end in an
-// EVENT.
-Result<HostProcess::CloneResult> HostProcess::run_clone(HostThread& thread, const Order& order) {
+// Watches `thread`, told to make one clone, do so; both parent and child end in an EVENT, the
+// child's of kind `child_kind`.
+Result<HostProcess::CloneResult> HostProcess::watch_clone(HostThread& thread, const Order& order,
+                                                          uint64_t child_kind) {
     assert_no_locks_held("injecting a clone");
     Listener& listener = thread.listener();
-    if (!listener.reply(thread.event_id, 1)) {
-        return Errno(ESRCH);
-    }
     CloneResult made;
     bool parent_done = false;
     while (!parent_done || made.tid == 0) {
@@ -309,9 +328,10 @@ Result<HostProcess::CloneResult> HostProcess::run_clone(HostThread& thread, cons
             }
         } else if (listener.find(n.tid)) {
             listener.set_aside(n);
-        } else if (made.tid == 0 && is_event(n) && n.arguments[0] == MOAT_EV_CHILD) {
+        } else if (made.tid == 0 && is_event(n) && n.arguments[0] == child_kind) {
             made.tid = n.tid;  // from the host kernel, not from the guest's memory
             made.event_id = n.id;
+            made.value = n.arguments[1];
         } else {
             kill_stray(n.tid);
         }
@@ -392,18 +412,17 @@ Status HostProcess::end_thread(RefPtr<HostThread> thread) {
 // By the thread itself.
 Result<RefPtr<HostProcess>> HostProcess::fork_by(HostThread& thread) {
     Area area = TRY(take_area());
-    auto undo = Cleanup([&] { give_back_area(std::move(area)); });
+    auto undo = Cleanup([&] { give_back_area(std::move(area), thread.slot_index()); });
     const CpuHold hold(thread.tid());
     // CLONE_PARENT | SIGCHLD: the child is the sentry's.
     const Order clone_order{SYS_clone, {0x8000 | SIGCHLD}};
-    // Then it maps its own area over its copy of the parent's mapping.
-    const Order map_order{SYS_mmap,
-                          {MOAT_AREA_BASE, MOAT_AREA_SIZE, PROT_READ | PROT_WRITE,
-                           MAP_SHARED | MAP_FIXED, MOAT_AREA_FD, 0}};
-    volatile Slot& s = thread.slot();
-    memcpy(const_cast<Order*>(&s.orders[0]), &clone_order, sizeof clone_order);
-    memcpy(const_cast<Order*>(&s.child_orders[0]), &map_order, sizeof map_order);
-    const CloneResult made = TRY(thread.process().run_clone(thread, clone_order));
+    CloneResult made;
+    {
+        HostProcess& process = thread.process();
+        const std::lock_guard<std::mutex> lending(process.lending_mu_);
+        TRY(thread.listener().lend_and_reply(thread.event_id, area.fd.get(), MOAT_AREA_FD));
+        made = TRY(process.watch_clone(thread, clone_order, MOAT_EV_FORKED));
+    }
 
     ScopedFd pidfd(pidfd_open(made.tid));
     if (!pidfd) {
@@ -413,24 +432,17 @@ Result<RefPtr<HostProcess>> HostProcess::fork_by(HostThread& thread) {
     undo.release();
     auto child = adopt_ref(new HostProcess(made.tid, std::move(pidfd), std::move(area.fd),
                                            area.address, /*has_spawner=*/false));
+    if (made.value != MOAT_AREA_BASE) {
+        return Errno(ENOMEM);  // the child dies with its object
+    }
     const int index = thread.slot_index();
     child->used_slots_.set(static_cast<size_t>(index));
-    volatile Slot& cs = child->slot(index);
-    cs.stack_base = signal_stack_base(index);
-    cs.stack_flags = 0;
-    cs.stack_size = uint64_t{1} << MOAT_ALT_SHIFT;
+    volatile Slot& slot = child->slot(index);
+    slot.stack_base = signal_stack_base(index);
+    slot.stack_flags = 0;
+    slot.stack_size = uint64_t{1} << MOAT_ALT_SHIFT;
     auto first = make_ref<HostThread>(child, index, made.tid, thread.listener_ref());
-    Listener& listener = thread.listener();
-    if (const auto lent = listener.lend(made.event_id, child->area_fd_.get(), MOAT_AREA_FD);
-        !lent.ok()) {
-        return lent.error();  // the child dies with its object
-    }
-    listener.reply(made.event_id, MOAT_RUN_CHILD_ORDERS + 1);
-    const OrdersResult mapped = TRY(child->check_orders(*first, std::span(&map_order, 1)));
-    if (mapped.result != static_cast<int64_t>(MOAT_AREA_BASE)) {
-        return Errno(ENOMEM);
-    }
-    first->event_id = mapped.event_id;
+    first->event_id = made.event_id;
     hold.release(made.tid);
     child->park(std::move(first));
     register_process(child);

@@ -58,9 +58,15 @@ class HostThread final : public RefCounted {
     /// must be in an EVENT, and the caller be the receiver of its listener. ESRCH: the process is
     /// gone, or was killed for not doing as told.
     Result<int64_t> run_orders(std::span<const Order> orders);
+    /// As run_orders(), with the sentry's `host_fd` lent to the process at MOAT_LEND_FD. It stays
+    /// there until another is lent: no two threads of a process can use the number at a time.
+    Result<int64_t> run_orders_with(int host_fd, std::span<const Order> orders);
 
   private:
     friend class HostProcess;
+    void write_orders(std::span<const Order> orders);
+    Result<int64_t> watch_orders(std::span<const Order> orders);
+
     const RefPtr<HostProcess> process_;
     const int slot_;
     const pid_t tid_;
@@ -118,7 +124,8 @@ class HostProcess final : public RefCounted {
     struct Pool;
     struct CloneResult {
         pid_t tid = 0;
-        uint64_t event_id = 0;
+        uint64_t event_id = 0;  ///< the child's
+        uint64_t value = 0;     ///< what the child says with it
     };
     struct OrdersResult {
         uint64_t event_id = 0;
@@ -131,7 +138,7 @@ class HostProcess final : public RefCounted {
     Result<RefPtr<HostThread>> order_thread();
     static Result<RefPtr<HostProcess>> fork_by(HostThread& thread);
     Status end_thread(RefPtr<HostThread> thread);
-    Result<CloneResult> run_clone(HostThread& thread, const Order& order);
+    Result<CloneResult> watch_clone(HostThread& thread, const Order& order, uint64_t child_kind);
     Result<OrdersResult> check_orders(HostThread& thread, std::span<const Order> orders);
     volatile AreaHeader& header() const;
     Result<int> take_slot();
@@ -150,6 +157,7 @@ class HostProcess final : public RefCounted {
     std::vector<RefPtr<HostThread>> parked_ GUARDED_BY(mu_);  // a cycle that death cuts
     uint32_t sequence_ = 0;                                   // spawner_mu_
     std::mutex spawner_mu_;  // one order to the spawner at a time; held while it answers
+    std::mutex lending_mu_;  // one use of the lent numbers at a time; held while a thread obeys
 };
 
 /// Whether a notification is the stub talking. A guest may jump to that instruction, but then the

@@ -20,11 +20,11 @@
 #define MOAT_SLOT_SHIFT 14 /* 16 KiB */
 #define MOAT_AREA_SIZE (MOAT_HEADER_SIZE + (MOAT_MAX_THREADS << MOAT_SLOT_SHIFT))
 
-/* Where a forked child finds the memfd of its own area, and the first of the numbers at which files
-   are lent for one mapping. Guests' own numbers mean nothing to the host, so these are small:
-   beyond 64 the host would grow the descriptor table, which with several threads waits for an RCU
-   grace period (15 ms at each execve), and would be copied by every fork. Above what listeners of
-   new threads get. */
+/* At which number a process that forks is lent the memfd of its child's area, for as long as the
+   clone takes, and the first of the numbers at which files are lent for one mapping. Guests' own
+   numbers mean nothing to the host, so these are small: beyond 64 the host would grow the
+   descriptor table, which with several threads waits for an RCU grace period (15 ms at each
+   execve), and would be copied by every fork. Above what listeners of new threads get. */
 #define MOAT_AREA_FD 56
 #define MOAT_LEND_FD 57
 
@@ -36,13 +36,15 @@
 #define MOAT_KICK 10
 
 /* EVENT(kind, a, b, ...): kind is a host signal number (a: si_code, b: si_addr) or one of: */
-#define MOAT_EV_BATCH 1000 /* a: last result, b: orders left undone */
-#define MOAT_EV_START 1001 /* a thread with a listener of its own has come to be; a: its slot */
-#define MOAT_EV_CHILD 1002 /* a cloned thread or process, still on its parent's slot */
+#define MOAT_EV_BATCH 1000  /* a: last result, b: orders left undone */
+#define MOAT_EV_START 1001  /* a thread with a listener of its own has come to be; a: its slot */
+#define MOAT_EV_CHILD 1002  /* a cloned thread, still on its parent's slot */
+#define MOAT_EV_FORKED 1003 /* a cloned process; a: where it mapped its own area, or -errno */
 /* The sentry's answer: 0 loads the slot's registers and goes to the guest; 1..32 runs that many of
-   the slot's orders; 64+n runs n of the slot's child orders; 4096+slot moves to another slot, then
-   runs one of its orders; 2048 copies as its first order says and then goes to the guest. */
-#define MOAT_RUN_CHILD_ORDERS 64
+   the slot's orders. What the host answers when it has lent a descriptor: MOAT_AREA_FD forks,
+   MOAT_LEND_FD runs as many orders as the slot's MOAT_S_COUNT says. 4096+slot moves to another
+   slot, then runs one of its orders; 2048 copies as its first order says and then goes to the
+   guest. */
 #define MOAT_COPY_AND_RESUME 2048
 #define MOAT_MOVE 4096
 
@@ -58,13 +60,13 @@
 #define MOAT_KIND_FORK 3   /* zygotes only */
 
 /* Slot: offsets */
-#define MOAT_S_REGISTERS 0        /* 23 registers in signal frame order, fs base, gs base */
-#define MOAT_S_FPSTATE 200        /* address of the FPU part of the frame; 0: clean FPU */
-#define MOAT_S_FRAME 208          /* out: address of the ucontext, for copying FPU state */
-#define MOAT_S_STACK 0x100        /* stack_t of this thread's signal stack */
-#define MOAT_S_CHILD_ORDERS 0x200 /* 8 orders */
-#define MOAT_S_ORDERS 0x400       /* 32 orders of 64 bytes: nr, 6 arguments, padding */
-#define MOAT_S_MARSHAL 0x1000     /* 12 KiB */
+#define MOAT_S_REGISTERS 0    /* 23 registers in signal frame order, fs base, gs base */
+#define MOAT_S_FPSTATE 200    /* address of the FPU part of the frame; 0: clean FPU */
+#define MOAT_S_FRAME 208      /* out: address of the ucontext, for copying FPU state */
+#define MOAT_S_STACK 0x100    /* stack_t of this thread's signal stack */
+#define MOAT_S_COUNT 0x120    /* u32: orders to run with what was lent */
+#define MOAT_S_ORDERS 0x400   /* 32 orders of 64 bytes: nr, 6 arguments, padding */
+#define MOAT_S_MARSHAL 0x1000 /* 12 KiB */
 #define MOAT_ORDER_COUNT 32
 
 /* Where the first frame of a new thread is built, below the top of its signal stack: room above it

@@ -74,11 +74,19 @@ bool Listener::let_run(uint64_t id) {
 }
 
 Status Listener::lend(uint64_t id, int host_fd, int number) {
+    return add_fd(id, host_fd, number, SECCOMP_ADDFD_FLAG_SETFD);
+}
+
+Status Listener::lend_and_reply(uint64_t id, int host_fd, int number) {
+    return add_fd(id, host_fd, number, SECCOMP_ADDFD_FLAG_SETFD | SECCOMP_ADDFD_FLAG_SEND);
+}
+
+Status Listener::add_fd(uint64_t id, int host_fd, int number, uint32_t flags) {
     seccomp_notif_addfd add{};
     add.id = id;
     add.srcfd = static_cast<uint32_t>(host_fd);
     add.newfd = static_cast<uint32_t>(number);
-    add.flags = SECCOMP_ADDFD_FLAG_SETFD;
+    add.flags = flags;
     add.newfd_flags = O_CLOEXEC;
     if (::ioctl(fd_.get(), SECCOMP_IOCTL_NOTIF_ADDFD, &add) < 0) {
         return Errno(errno);

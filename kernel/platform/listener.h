@@ -49,6 +49,8 @@ class Listener final : public RefCounted {
     bool let_run(uint64_t id);
     /// Puts `host_fd` into the caller's host descriptor table at `number`, close-on-exec.
     Status lend(uint64_t id, int host_fd, int number);
+    /// As lend(), and the call returns `number`: one hand-over less.
+    Status lend_and_reply(uint64_t id, int host_fd, int number);
 
     void add(HostThread* thread);
     void remove(HostThread* thread);
@@ -62,6 +64,8 @@ class Listener final : public RefCounted {
     void give_up_receiver() { has_receiver_.store(false); }
 
   private:
+    Status add_fd(uint64_t id, int host_fd, int number, uint32_t flags);
+
     const ScopedFd fd_;
     std::deque<Notification> aside_;  // the receiver's
     std::atomic<bool> has_receiver_{false};

@@ -44,17 +44,18 @@ struct Slot {
     int32_t stack_flags;
     int32_t stack_padding;
     uint64_t stack_size;
-    uint8_t padding2[MOAT_S_CHILD_ORDERS - MOAT_S_STACK - 24];
-    Order child_orders[8];
+    uint8_t padding2[MOAT_S_COUNT - MOAT_S_STACK - 24];
+    uint32_t order_count;
+    uint8_t padding3[MOAT_S_ORDERS - MOAT_S_COUNT - 4];
     Order orders[MOAT_ORDER_COUNT];
-    uint8_t padding3[MOAT_S_MARSHAL - MOAT_S_ORDERS - MOAT_ORDER_COUNT * 64];
+    uint8_t padding4[MOAT_S_MARSHAL - MOAT_S_ORDERS - MOAT_ORDER_COUNT * 64];
     uint8_t marshal[(1 << MOAT_SLOT_SHIFT) - MOAT_S_MARSHAL];
 };
 static_assert(sizeof(Slot) == 1 << MOAT_SLOT_SHIFT);
 static_assert(offsetof(Slot, fpstate) == MOAT_S_FPSTATE);
 static_assert(offsetof(Slot, frame) == MOAT_S_FRAME);
 static_assert(offsetof(Slot, stack_base) == MOAT_S_STACK);
-static_assert(offsetof(Slot, child_orders) == MOAT_S_CHILD_ORDERS);
+static_assert(offsetof(Slot, order_count) == MOAT_S_COUNT);
 static_assert(offsetof(Slot, orders) == MOAT_S_ORDERS);
 static_assert(offsetof(Slot, marshal) == MOAT_S_MARSHAL);
 

@@ -214,11 +214,12 @@ obey:   test    %rax, %rax
         jae     move
         cmp     $MOAT_COPY_AND_RESUME, %rax
         je      copy_and_resume
+        cmp     $MOAT_AREA_FD, %rax
+        je      fork
         lea     MOAT_S_ORDERS(%rbx), %r14
-        cmp     $MOAT_RUN_CHILD_ORDERS, %rax
-        jb      1f
-        sub     $MOAT_RUN_CHILD_ORDERS, %rax
-        lea     MOAT_S_CHILD_ORDERS(%rbx), %r14
+        cmp     $MOAT_LEND_FD, %rax
+        jne     1f
+        mov     MOAT_S_COUNT(%rbx), %eax
 1:      mov     %eax, %r13d
 batch:  mov     0(%r14), %rax
         mov     8(%r14), %rdi
@@ -233,6 +234,8 @@ batch:  mov     0(%r14), %rax
         .globl  stub_batch_instruction
 stub_batch_instruction:
         syscall
+        test    %ebp, %ebp
+        js      forked
         cmp     $__NR_clone, %ebp
         jne     2f
         test    %rax, %rax
@@ -255,6 +258,46 @@ cloned: mov     $MOAT_EV_CHILD, %edi            // touches nothing: the slot is 
         xor     %esi, %esi
         xor     %edx, %edx
         jmp     event
+
+// The child maps its own area over its copy of the parent's mapping before it reports; nothing here
+// comes from memory or registers that the guest may have set. Both drop their number of the memfd.
+fork:   mov     $0x8011, %edi                   // CLONE_PARENT | SIGCHLD: a child of the sentry
+        xor     %esi, %esi
+        xor     %edx, %edx
+        xor     %r10d, %r10d
+        xor     %r8d, %r8d
+        xor     %r9d, %r9d
+        mov     $__NR_clone, %eax
+        mov     $-1, %ebp                       // not an order of the slot's
+        jmp     stub_batch_instruction
+forked: mov     %rax, %r14
+        test    %rax, %rax
+        jnz     1f
+        movabs  $MOAT_AREA_BASE, %rdi
+        mov     $MOAT_AREA_SIZE, %esi
+        mov     $3, %edx                        // PROT_READ | PROT_WRITE
+        mov     $0x11, %r10d                    // MAP_SHARED | MAP_FIXED
+        mov     $MOAT_AREA_FD, %r8d
+        xor     %r9d, %r9d
+        mov     $__NR_mmap, %eax
+        .globl  stub_map_instruction
+stub_map_instruction:
+        syscall                                 // allowed by its arguments
+        mov     %rax, %r13
+1:      mov     $MOAT_AREA_FD, %edi
+        mov     $__NR_close, %eax
+        .globl  stub_fork_close_instruction
+stub_fork_close_instruction:
+        syscall                                 // allowed by its place, as the other
+        mov     $MOAT_EV_BATCH, %edi
+        mov     %r14, %rsi
+        xor     %edx, %edx
+        test    %r14, %r14
+        jnz     event
+        mov     $MOAT_EV_FORKED, %edi
+        mov     %r13, %rsi
+        jmp     event
+
 move:   sub     $MOAT_MOVE, %rax
         and     $(MOAT_MAX_THREADS - 1), %eax
         mov     %eax, %r12d
@@ -317,5 +360,5 @@ stub_filter_program:
         .quad   0
         .quad   stub_filter
 stub_filter:
-        .zero   64 * 8
+        .zero   96 * 8
         .section .note.GNU-stack,"",@progbits

@@ -29,8 +29,11 @@ constexpr uint64_t kUserEnd = 0x7ffffffff000;
 constexpr uint64_t kBrkStep = 256 << 10;
 constexpr uint64_t kLargestBrk = uint64_t{1} << 40;
 
-int64_t run_one(Task& task, const platform::Order& order) {
-    const auto result = task.thread().run_orders(std::span(&order, 1));
+/// `lent`: a descriptor of ours that the order finds at MOAT_LEND_FD, or none.
+int64_t run_one(Task& task, const platform::Order& order, int lent = -1) {
+    const std::span orders(&order, 1);
+    const auto result =
+        lent >= 0 ? task.thread().run_orders_with(lent, orders) : task.thread().run_orders(orders);
     task.moved_on();
     return result.ok() ? *result : -ESRCH;
 }
@@ -113,6 +116,8 @@ Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protec
         return kNeedStub;
     }
     int host_flags = flags & ~MAP_LOCKED;
+    int lent = -1;
+    ScopedFd read_only;
     platform::Order order{
         SYS_mmap,
         {address, size, static_cast<uint64_t>(protection), 0, static_cast<uint64_t>(MOAT_LEND_FD),
@@ -122,19 +127,17 @@ Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protec
         order.arguments[4] = ~uint64_t{0};
         order.arguments[5] = 0;
     } else {
-        ScopedFd read_only;
-        int lent = source.host_fd;
+        lent = source.host_fd;
         if (shared && !file->writable() && (::fcntl(lent, F_GETFL) & O_ACCMODE) != O_RDONLY) {
             // What lends its pages can be written, this description cannot: without the right in
             // the host's descriptor no later mprotect() gets it back.
             read_only = TRY(reopen_read_only(source.host_fd));
             lent = read_only.get();
         }
-        TRY(task.thread().listener().lend(task.thread().event_id, lent, MOAT_LEND_FD));
     }
     order.arguments[3] = static_cast<uint64_t>(host_flags);
     // The lent number is overwritten by the next mapping's, or closed by execve with the process.
-    const auto mapped = to_result(run_one(task, order));
+    const auto mapped = to_result(run_one(task, order, lent));
     if (mapped.ok() && !anonymous) {
         task.mm().note_mapped_file(source.host_fd, file);
     }
