@@ -16,6 +16,7 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..", "lib")]
 import bad_input_test  # noqa: E402
 import debian_test  # noqa: E402
 import harness  # noqa: E402
+import hostile_test  # noqa: E402
 import kills_test  # noqa: E402
 import lifecycle_test  # noqa: E402
 import pods_test  # noqa: E402
@@ -28,4 +29,4 @@ def prepare():
 
 
 if __name__ == "__main__":
-    sys.exit(harness.main([lifecycle_test, debian_test, pods_test, bad_input_test, kills_test, seccomp_test], prepare))
+    sys.exit(harness.main([lifecycle_test, debian_test, pods_test, bad_input_test, kills_test, hostile_test, seccomp_test], prepare))

@@ -1,6 +1,7 @@
 #include "e2e/syscalls/hostile/attacks.h"
 
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -8,9 +9,11 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 
 namespace hostile {
 
@@ -34,6 +37,50 @@ std::vector<Area> read_areas() {
     return all;
 }
 
+namespace {
+
+sigjmp_buf after_fault;
+
+bool can(const std::function<void()>& touch) {
+    if (sigsetjmp(after_fault, 1) != 0) {
+        return false;
+    }
+    touch();
+    return true;
+}
+
+}  // namespace
+
+std::vector<Area> find_hidden_areas(Range range) {
+    const std::vector<Area> shown = read_areas();
+    struct sigaction jump_back {};
+    struct sigaction old_segv, old_bus;
+    jump_back.sa_handler = [](int) { siglongjmp(after_fault, 1); };
+    ::sigaction(SIGSEGV, &jump_back, &old_segv);
+    ::sigaction(SIGBUS, &jump_back, &old_bus);
+    std::vector<Area> found;
+    for (uint64_t at = range.base; at < range.end(); at += 4096) {
+        if (std::any_of(shown.begin(), shown.end(),
+                        [at](const Area& a) { return a.start <= at && at < a.end; })) {
+            continue;
+        }
+        auto* page = reinterpret_cast<volatile char*>(at);
+        const bool readable = can([page] { (void)*page; });
+        const bool writable = readable && can([page] { *page = *page; });
+        if (!readable) {
+            continue;
+        }
+        if (!found.empty() && found.back().end == at && found.back().writable == writable) {
+            found.back().end += 4096;
+        } else {
+            found.push_back({at, at + 4096, true, writable, !writable, "(hidden)"});
+        }
+    }
+    ::sigaction(SIGSEGV, &old_segv, nullptr);
+    ::sigaction(SIGBUS, &old_bus, nullptr);
+    return found;
+}
+
 void fork_without_end(long count) {
     int refused = 0;
     for (long i = 0; i < count && refused < 100; ++i) {
@@ -54,13 +101,13 @@ std::atomic<bool> stop_scribbling{false};
 struct ScribbleOrder {
     Range range;
     unsigned pattern;
+    std::vector<Area> areas;
 };
 
 void* scribbler(void* argument) {
     const auto* order = static_cast<const ScribbleOrder*>(argument);
-    const std::vector<Area> areas = read_areas();
     while (!stop_scribbling) {
-        for (const Area& area : areas) {
+        for (const Area& area : order->areas) {
             // Its own stack may lie up there: that one belongs to it.
             if (!area.writable || area.start < order->range.base || area.end > order->range.end() ||
                 area.name == "[stack]") {
@@ -81,7 +128,9 @@ void* nothing(void*) { return nullptr; }
 
 void scribble(Range range, unsigned pattern) {
     static ScribbleOrder order;
-    order = {range, pattern};
+    order = {range, pattern, read_areas()};
+    const std::vector<Area> hidden = find_hidden_areas(range);
+    order.areas.insert(order.areas.end(), hidden.begin(), hidden.end());
     pthread_t thread;
     if (::pthread_create(&thread, nullptr, scribbler, &order) != 0) {
         ::_exit(1);
@@ -106,7 +155,10 @@ void scribble(Range range, unsigned pattern) {
 
 std::vector<uint64_t> jump_targets(Range range) {
     std::vector<uint64_t> targets;
-    for (const Area& area : read_areas()) {
+    std::vector<Area> areas = read_areas();
+    const std::vector<Area> hidden = find_hidden_areas(range);
+    areas.insert(areas.end(), hidden.begin(), hidden.end());
+    for (const Area& area : areas) {
         if (!area.executable || area.start < range.base || area.end > range.end()) {
             continue;
         }
@@ -225,7 +277,10 @@ void remap(Range range) {
               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     ::syscall(SYS_munmap, base - 4096, -4096L);
     ::syscall(SYS_munmap, base, size);
-    for (const Area& area : read_areas()) {
+    std::vector<Area> areas = read_areas();
+    const std::vector<Area> hidden = find_hidden_areas(range);
+    areas.insert(areas.end(), hidden.begin(), hidden.end());
+    for (const Area& area : areas) {
         if (area.start >= range.base && area.end <= range.end() && area.name != "[stack]") {
             ::syscall(SYS_munmap, area.start, area.end - area.start);
         }

@@ -21,6 +21,9 @@ struct Area {
     std::string name;
 };
 std::vector<Area> read_areas();
+/// Pages in the range that /proc/self/maps does not show but that can be read or written: where a
+/// sentry hides its stub. Found by trying, so only while the process has one thread.
+std::vector<Area> find_hidden_areas(Range range);
 
 /// The attacks. Each runs in a process of its own that is not expected to survive; what counts is
 /// how everybody else fares. They return or die; a return ends the process with 0.
@@ -32,8 +35,8 @@ void fork_without_end(long count);
 void scribble(Range range, unsigned pattern);
 /// Jumps to one address with chosen registers: an attempt to make a call from inside the stub.
 [[noreturn]] void jump(uint64_t address, long number, const long* args);
-/// Addresses in the range that hold a system call instruction, or, where its bytes cannot be read,
-/// a sample of all its addresses.
+/// Addresses in the range, hidden or not, that hold a system call instruction, or, where nothing
+/// can be read, a sample of all its addresses.
 std::vector<uint64_t> jump_targets(Range range);
 /// int 0x80 with the numbers of the 32-bit table: getpid, fork, mmap and an unknown one.
 void int80();
