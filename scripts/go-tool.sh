@@ -5,6 +5,7 @@
 #   runc              the newest one, for what Debian's is too old for (e2e/tools/runc; needs cgo and libseccomp)
 #   containerd        and containerd-shim-runc-v2: what moatd is measured against (e2e/tools/containerd)
 #   kubelet           and kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubectl (e2e/tools/kubernetes)
+#   grpc-health       Kubernetes' own server for kubelet's gRPC probes, alone
 #   runsc             gVisor's runtime, the bench's peer (e2e/tools/peers)
 # Versions are those of the go.mod, checksums those of its go.sum. Built once into build/tools/; built
 # again when the go.mod, the go.sum or the Go version has changed.
@@ -22,7 +23,7 @@ case $name in
     crictl | critest) module_dir=$root/e2e/tools ;;
     runc) module_dir=$root/e2e/tools/runc ;;
     containerd | containerd-shim-runc-v2) module_dir=$root/e2e/tools/containerd ;;
-    kubelet | kube-apiserver | kube-controller-manager | kube-scheduler | kube-proxy | kubectl) module_dir=$root/e2e/tools/kubernetes ;;
+    kubelet | kube-apiserver | kube-controller-manager | kube-scheduler | kube-proxy | kubectl | grpc-health) module_dir=$root/e2e/tools/kubernetes ;;
     runsc) module_dir=$root/e2e/tools/peers ;;
     *) echo "go-tool: no tool '$name'" >&2; exit 2 ;;
 esac
@@ -78,6 +79,7 @@ case $name in
             -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${minor%%.*}" \
             -o "$out/$name.new" "k8s.io/kubernetes/cmd/$name"
         ;;
+    grpc-health) go build -trimpath -ldflags "-s -w" -o "$out/$name.new" ./grpc-health ;;
     runsc)
         go build -trimpath -ldflags "-s -w -X gvisor.dev/gvisor/runsc/version.version=$(version_of gvisor.dev/gvisor)" \
             -o "$out/$name.new" gvisor.dev/gvisor/runsc

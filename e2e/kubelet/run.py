@@ -13,7 +13,17 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", 
 import harness  # noqa: E402
 import kubelet_test  # noqa: E402
 import node  # noqa: E402
+import static_node  # noqa: E402
+
+
+def prepare():
+    node.prepare()
+    os.environ["MOAT_GRPC_HEALTH"] = harness.script("go-tool.sh", "grpc-health")
 
 
 if __name__ == "__main__":
-    sys.exit(harness.main([kubelet_test], node.prepare))
+    status = harness.main([kubelet_test], prepare)
+    complaint = static_node.stop_shared()
+    if complaint:
+        print(complaint)
+    sys.exit(status or (1 if complaint else 0))

@@ -146,7 +146,10 @@ class Node:
         return self.moatd.returncode
 
     def log(self, name):
-        return host.read(os.path.join(self.directory, name + ".log"))[-4000:]
+        return self.whole_log(name)[-4000:]
+
+    def whole_log(self, name):
+        return host.read(os.path.join(self.directory, name + ".log"))
 
     def get(self, path, method="GET"):
         """A path of kubelet's own server; its answer, or the text of its refusal."""
