@@ -195,8 +195,8 @@ Status PodManager::create(Pod& pod) {
     sandbox.host_ipc = namespaces.ipc() == api::NODE;
     sandbox.shm_directory = settings_.pod_directory(pod.id) + "/shm";
     sandbox.cgroup_parent = config.linux().cgroup_parent();
-    sandbox.resources =
-        to_resources(with_overhead(config.linux().resources(), config.linux().overhead()));
+    // linux.resources is the sum of those containers' limits that have one: a hint for who sizes a
+    // machine, no limit of the pod. Kubelet sets that, if all have one, in the cgroup above.
     sandbox.sysctls = {config.linux().sysctls().begin(), config.linux().sysctls().end()};
     if (!sandbox.sysctls.empty() && !sandbox.network_namespace.empty()) {
         TRY(write_network_sysctls(sandbox.sysctls, sandbox.network_namespace));

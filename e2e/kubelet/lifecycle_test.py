@@ -69,7 +69,7 @@ class Hooks(PodCase):
                          lifecycle={"preStop": {"httpGet": {"path": "/cgi-bin/stop", "port": 8080}}})
         sleeps = container("sleeps", "trap 'date +%s > /gate/slept; exit 0' TERM; sleep 1000 & wait", volumeMounts=[mount],
                            lifecycle={"preStop": {"sleep": {"seconds": 2}}})
-        self.apply("hooks", {"terminationGracePeriodSeconds": 60, "volumes": [volume], "containers": [execs, http, sleeps]})
+        self.apply("hooks", {"terminationGracePeriodSeconds": 15, "volumes": [volume], "containers": [execs, http, sleeps]})
         self.wait_ready("hooks")
         self.assertEqual(self.lines("order"), ["post-start"])
         asked = int(time.time())

@@ -214,6 +214,8 @@ class Snapshot:
 
     def expect_process(self, pid):
         """A process that the test started and that is to stay."""
+        own = comm(os.getpid())
+        wait_for(lambda: comm(pid) != own, 10, "it bears its own name: exec(2) gives it after it has closed what Popen waits for")
         self.items["process"].append(f"{pid} {comm(pid)}")
 
     def more_than(self, before):

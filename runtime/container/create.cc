@@ -351,8 +351,12 @@ Status SentryRuntime::create_sandbox(const SandboxConfig& config) {
     sentry.new_network_namespace = config.network_namespace.empty();
     sentry.cgroup = record.pod_cgroup;
     sentry.limits = limits_of(config.resources);
-    if (config.resources.memory_limit_bytes.value_or(-1) > 0) {
-        sentry.plan.memory_bytes = *config.resources.memory_limit_bytes;
+    const auto* manager = TRY_STEP(step, impl_->manager());
+    sentry.plan.memory_bytes = memory_limit_above(*manager, record.pod_cgroup);
+    if (const int64_t own = config.resources.memory_limit_bytes.value_or(-1);
+        own > 0 &&
+        (sentry.plan.memory_bytes == 0 || static_cast<uint64_t>(own) < sentry.plan.memory_bytes)) {
+        sentry.plan.memory_bytes = static_cast<uint64_t>(own);
     }
     {
         const Phase phase(impl_->options, "sentry");

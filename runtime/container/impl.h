@@ -116,6 +116,8 @@ cgroups::Limits limits_of(const Resources& resources);
 /// holds, now and when it has grown.
 cgroups::Limits within_parent(const cgroups::Manager& manager, const std::string& cgroup,
                               cgroups::Limits limits);
+/// The smallest memory limit of the cgroups above this one, 0 if none has one.
+uint64_t memory_limit_above(const cgroups::Manager& manager, const std::string& cgroup);
 /// The same for guests' eyes. Limits that say nothing change nothing.
 control::ShownLimits shown(const cgroups::Limits& limits);
 /// What the host's cgroup gets for so many guest tasks (see the README); -1 for no limit.

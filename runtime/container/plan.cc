@@ -114,6 +114,24 @@ cgroups::Limits within_parent(const cgroups::Manager& manager, const std::string
     return limits;
 }
 
+uint64_t memory_limit_above(const cgroups::Manager& manager, const std::string& cgroup) {
+    uint64_t smallest = 0;
+    for (std::string above = cgroup.substr(0, cgroup.rfind('/')); !above.empty();
+         above.erase(above.rfind('/'))) {
+        for (const std::string& directory : manager.directories(above)) {
+            for (const char* file : {"/memory.limit_in_bytes", "/memory.max"}) {
+                // v2's "max" is 0 here, v1's «no limit» more than any machine has.
+                const uint64_t limit = std::strtoull(
+                    cgroups::read_file(directory + file).value_or("0").c_str(), nullptr, 10);
+                if (limit > 0 && limit < (1ull << 62) && (smallest == 0 || limit < smallest)) {
+                    smallest = limit;
+                }
+            }
+        }
+    }
+    return smallest;
+}
+
 control::ShownLimits shown(const cgroups::Limits& limits) {
     control::ShownLimits out;
     const auto positive = [](int64_t value) {
