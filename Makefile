@@ -7,7 +7,7 @@ JOBS ?= $(shell nproc)
 .DEFAULT_GOAL := help
 PREFIX ?= /usr/local
 
-.PHONY: install uninstall help packages build run test check-unit check-syscalls check-oci check-cri check-critest check-kubelet fuzz bench bench-cri stress-cri format check-style clean
+.PHONY: install uninstall help packages build run test check-unit check-syscalls check-oci check-programs check-cri check-critest check-kubelet fuzz bench bench-cri stress-cri format check-style clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -39,6 +39,10 @@ check-oci: build ## run moat by its command line on OCI bundles
 check-cri: build ## run pods by crictl and by the library that kubelet uses
 	@scripts/install-packages.sh test
 	@scripts/run-suites.py cri
+
+check-programs: build ## run PostgreSQL, Redis, SQLite, nginx, node and Python servers in the sandbox
+	@scripts/install-packages.sh test
+	@scripts/run-suites.py programs
 
 check-kubelet: build ## run kubelet with static pods on moatd
 	@scripts/install-packages.sh test

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs test suites one after the other and adds up their results.
 
-    run-suites.py SUITE...        unit syscalls-linux syscalls-sentry oci cri critest kubelet
+    run-suites.py SUITE...        unit syscalls-linux syscalls-sentry oci programs cri critest kubelet
     run-suites.py --list
     run-suites.py --step NAME -- COMMAND...   any command as one test of that name
     run-suites.py --sum        the sum of the results that are in build/results
@@ -34,6 +34,7 @@ SUITES = {
     "syscalls-linux": ["python3", "e2e/syscalls/run.py", "--native", GUEST_BIN],
     "syscalls-sentry": ["python3", "e2e/syscalls/run.py", "--via", GUEST_RUNNER, GUEST_BIN],
     "oci": ["python3", "e2e/oci/run.py"],
+    "programs": ["python3", "e2e/programs/run.py"],
     "cri": ["python3", "e2e/cri/run.py"],
     "critest": ["python3", "e2e/critest/run.py"],
     "kubelet": ["python3", "e2e/kubelet/run.py"],

@@ -479,9 +479,14 @@ json resources(const api::LinuxContainerResources& r) {
 json namespaces(const SpecInput& input) {
     const auto& options = input.config.linux().security_context().namespace_options();
     json list = json::array();
-    for (const char* type : {"ipc", "uts", "mount"}) {
+    for (const char* type : {"uts", "mount"}) {
         list.push_back({{"type", type}});
     }
+    json ipc = {{"type", "ipc"}};
+    if (options.ipc() == api::POD) {
+        ipc["path"] = "/proc/" + std::to_string(input.sandbox_pid) + "/ns/ipc";
+    }
+    list.push_back(std::move(ipc));
     json pid = {{"type", "pid"}};
     if (options.pid() == api::POD) {
         // A path says "shared by the pod": the sandbox has one pid namespace for that.

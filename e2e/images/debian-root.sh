@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
-# debian-root.sh: makes a Debian minbase root with bash, tar, findutils, gcc and python3 out of Debian's
-# packages, once, and prints its path (build/cache/debian-root). The packages come from the mirrors that this
-# machine's apt uses.
+# debian-root.sh [programs]: makes a Debian minbase root with bash, tar, findutils, gcc and python3 out of Debian's
+# packages, once, and prints its path (build/cache/debian-root); with "programs" one of servers and what drives them
+# (build/cache/programs-root). The packages come from the mirrors that this machine's apt uses.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cache=${MOAT_BUILD_ROOT:-$root/build}/cache
-target=$cache/debian-root
-include=gcc,libc6-dev,python3-minimal,python3,procps,xz-utils,bzip2
+case ${1:-debian} in
+    debian) include=gcc,libc6-dev,python3-minimal,python3,procps,xz-utils,bzip2 ;;
+    programs) include=postgresql,postgresql-contrib,redis-server,redis-tools,nginx-light,sqlite3,python3,nodejs,curl,procps,util-linux ;;
+    *) echo "debian-root: no root '$1' (programs)" >&2; exit 2 ;;
+esac
+name=${1:-debian}-root
+target=$cache/$name
 stamp="1 $include"
 
 mkdir -p "$cache"
-exec 9>"$cache/.debian-root.lock"
+exec 9>"$cache/.$name.lock"
 flock 9
 if [ "$(cat "$target.stamp" 2>/dev/null)" = "$stamp" ]; then
     echo "$target"
@@ -30,10 +35,10 @@ for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/source
 done
 [ ${#sources[@]} -gt 0 ] || { echo "debian-root: apt on this machine has no Debian sources" >&2; exit 1; }
 
-echo "making the Debian root (once)" >&2
-work=$(mktemp -d "$cache/debian-root.XXXXXX")
+echo "making the Debian root $name (once)" >&2
+work=$(mktemp -d "$cache/$name.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-log=$cache/debian-root.log
+log=$cache/$name.log
 # Mounts nothing: --mode=chrootless would not run maintainer scripts, root mode unshares a mount namespace of its own.
 if ! mmdebstrap --quiet --variant=minbase --mode=root --include="$include" \
     --aptopt='Acquire::Languages "none"' --dpkgopt='path-exclude=/usr/share/man/*' \

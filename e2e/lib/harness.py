@@ -37,6 +37,11 @@ def debian_root():
     return answer.stdout.strip()
 
 
+def programs_root():
+    answer = subprocess.run([os.path.join(IMAGES, "debian-root.sh"), "programs"], stdout=subprocess.PIPE, text=True, check=True)
+    return answer.stdout.strip()
+
+
 def script(name, *arguments):
     """Runs scripts/NAME and returns what it prints."""
     return subprocess.run([os.path.join(ROOT, "scripts", name), *arguments], stdout=subprocess.PIPE, text=True,

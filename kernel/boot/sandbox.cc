@@ -19,6 +19,7 @@
 #include "kernel/fs/mount.h"
 #include "kernel/fs/stdio/host_stream.h"
 #include "kernel/fs/vfs.h"
+#include "kernel/ipc/ipc_namespace.h"
 #include "kernel/mm/address_space.h"
 #include "kernel/net/socket.h"
 #include "kernel/task/fs_context.h"
@@ -138,6 +139,7 @@ bool peer_gone(int peer) {
 Sandbox::Sandbox(control::SandboxPlan plan, ScopedFd exit_status)
     : plan_(std::move(plan)),
       pod_pids_(make_ref<PidNamespace>(1)),
+      pod_ipc_(make_ref<IpcNamespace>(plan_.sysctls)),
       exit_status_(std::move(exit_status)) {}
 
 Outcome<Sandbox::Entry*> Sandbox::find_locked(const std::string& id) {
@@ -218,7 +220,11 @@ Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds,
     }
     TRY(join(cgroups, zygote->pid()));
     RefPtr<PidNamespace> pids = TRY(choose_pids(plan));
-    auto container = make_ref<Container>(std::move(plan), std::move(pids), std::move(zygote));
+    RefPtr<IpcNamespace> ipc = plan.ipc_namespace == control::IpcNamespace::kPod
+                                   ? pod_ipc_
+                                   : make_ref<IpcNamespace>(plan_.sysctls);
+    auto container =
+        make_ref<Container>(std::move(plan), std::move(pids), std::move(ipc), std::move(zygote));
     container->set_oom_count(take_fd(fds, "oom_count"));
     if (!container->plan().seccomp.empty()) {
         container->set_seccomp(

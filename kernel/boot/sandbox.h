@@ -14,6 +14,7 @@
 #include "kernel/control/plan.h"
 #include "kernel/fs/stdio/cri_log.h"
 #include "kernel/fs/stdio/host_console.h"
+#include "kernel/ipc/ipc_namespace.h"
 #include "kernel/task/container.h"
 #include "kernel/task/task_life.h"
 #include "kernel/task/task_table.h"
@@ -144,6 +145,7 @@ class Sandbox {
 
     const control::SandboxPlan plan_;
     RefPtr<PidNamespace> pod_pids_;
+    const RefPtr<IpcNamespace> pod_ipc_;
     std::mutex mu_;
     std::condition_variable changed_;
     std::map<std::string, std::unique_ptr<Entry>> entries_;

@@ -24,6 +24,8 @@ constexpr EnumName<StdioKind> kStdioKinds[] = {{StdioKind::kNull, "null"},
 constexpr EnumName<PidNamespace> kPidNamespaces[] = {{PidNamespace::kContainer, "container"},
                                                      {PidNamespace::kPod, "pod"},
                                                      {PidNamespace::kTarget, "target"}};
+constexpr EnumName<IpcNamespace> kIpcNamespaces[] = {{IpcNamespace::kPod, "pod"},
+                                                     {IpcNamespace::kContainer, "container"}};
 constexpr EnumName<ContainerState> kContainerStates[] = {{ContainerState::kCreated, "created"},
                                                          {ContainerState::kRunning, "running"},
                                                          {ContainerState::kPaused, "paused"},
@@ -346,6 +348,7 @@ Json to_json(const ContainerPlan& plan) {
             {"masked_paths", plan.masked_paths},
             {"readonly_paths", plan.readonly_paths},
             {"pid_namespace", name_of(kPidNamespaces, plan.pid_namespace)},
+            {"ipc_namespace", name_of(kIpcNamespaces, plan.ipc_namespace)},
             {"limits", to_json(plan.limits)},
             {"pid_target", plan.pid_target},
             {"seccomp", plan.seccomp},
@@ -462,6 +465,7 @@ Result<ContainerPlan> container_plan_from_json(const Json& json) {
     r.read("masked_paths", plan.masked_paths);
     r.read("readonly_paths", plan.readonly_paths);
     r.read_enum("pid_namespace", kPidNamespaces, plan.pid_namespace);
+    r.read_enum("ipc_namespace", kIpcNamespaces, plan.ipc_namespace);
     r.read_object("limits", plan.limits, shown_limits_from_json);
     r.read("pid_target", plan.pid_target);
     r.read("seccomp", plan.seccomp);

@@ -101,6 +101,11 @@ enum class PidNamespace : uint8_t {
     kTarget,  ///< that of another container of the sandbox
 };
 
+enum class IpcNamespace : uint8_t {
+    kPod,
+    kContainer,  ///< one of its own
+};
+
 /// What the host's cgroups hold a container to, for its guests to see. A field without a value: not
 /// said, as it was.
 struct ShownLimits {
@@ -131,6 +136,7 @@ struct ContainerPlan {
     std::vector<std::string> readonly_paths;
     PidNamespace pid_namespace = PidNamespace::kContainer;
     std::string pid_target;  ///< kTarget: the other container's id
+    IpcNamespace ipc_namespace = IpcNamespace::kPod;
     /// A classic BPF program over struct seccomp_data that the sentry runs for each call of the
     /// container's processes: code << 48 | jt << 40 | jf << 32 | k. Empty: no profile.
     std::vector<uint64_t> seccomp;

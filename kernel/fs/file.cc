@@ -16,10 +16,24 @@ File::~File() {
     if (inotify_watch_count.load(std::memory_order_relaxed) != 0 && path_ && !is_path_only()) {
         notify_file(path_, writable() ? IN_CLOSE_WRITE : IN_CLOSE_NOWRITE);
     }
+    release_inode();
     if (locked_.load(std::memory_order_relaxed) && path_) {
         if (InodeExtras* extras = path_.dentry()->inode()->extras_if_any()) {
             extras->locks().release_owner(this);
         }
+    }
+}
+
+void File::release_inode() {
+    switch (std::exchange(holds_, Holds::kNothing)) {
+        case Holds::kNothing:
+            break;
+        case Holds::kWriting:
+            path_.dentry()->inode()->end_writing();
+            break;
+        case Holds::kExecuting:
+            path_.dentry()->inode()->end_executing();
+            break;
     }
 }
 

@@ -109,6 +109,11 @@ class File : public RefCounted {
     /// F_SETOWN's value: a process, or minus a process group.
     int32_t owner() const { return owner_.load(std::memory_order_relaxed); }
     void set_owner(int32_t owner) { owner_.store(owner, std::memory_order_relaxed); }
+    /// It holds a begin_writing() or begin_executing() of its path's inode, and gives it back in
+    /// the end, or before by release_inode(). Only by who has opened it.
+    enum class Holds : uint8_t { kNothing, kWriting, kExecuting };
+    void hold_inode(Holds what) { holds_ = what; }
+    void release_inode();
     /// Set once this description has taken an advisory lock; the destructor then releases.
     void note_locked() { locked_.store(true, std::memory_order_relaxed); }
 
@@ -126,6 +131,7 @@ class File : public RefCounted {
     std::atomic<uint32_t> flags_;       // relaxed: no other data depends on it
     std::atomic<int32_t> owner_{0};
     std::atomic<bool> locked_{false};
+    Holds holds_ = Holds::kNothing;
     Path path_;  // immutable after open
 };
 

@@ -15,6 +15,26 @@ FileSystem::FileSystem() {
 
 FileSystem::~FileSystem() = default;
 
+Status Inode::begin_writing() {
+    int32_t now = writers_.load(std::memory_order_relaxed);
+    do {
+        if (now < 0) {
+            return Errno(ETXTBSY);
+        }
+    } while (!writers_.compare_exchange_weak(now, now + 1, std::memory_order_relaxed));
+    return {};
+}
+
+Status Inode::begin_executing() {
+    int32_t now = writers_.load(std::memory_order_relaxed);
+    do {
+        if (now > 0) {
+            return Errno(ETXTBSY);
+        }
+    } while (!writers_.compare_exchange_weak(now, now - 1, std::memory_order_relaxed));
+    return {};
+}
+
 InodeExtras::InodeExtras() = default;
 InodeExtras::~InodeExtras() = default;
 

@@ -159,6 +159,13 @@ class Inode : public RefCounted {
         return std::nullopt;
     }
 
+    // Who writes a file keeps others from executing it, and the other way round (Linux:
+    // i_writecount). Each says whether it may be, and is then given back. ETXTBSY.
+    Status begin_writing();
+    void end_writing() { writers_.fetch_sub(1, std::memory_order_relaxed); }
+    Status begin_executing();
+    void end_executing() { writers_.fetch_add(1, std::memory_order_relaxed); }
+
     // What other parts of the kernel hang on a file: advisory locks, inotify watches, the pipe of a
     // FIFO, the socket bound to a name. Made when first asked for.
     InodeExtras& extras();
@@ -171,7 +178,8 @@ class Inode : public RefCounted {
   private:
     FileSystem* fs_;  // outlives its inodes: mounts and dentries hold it
     std::atomic<InodeExtras*> extras_{nullptr};
-    uint32_t type_;  // immutable
+    uint32_t type_;                    // immutable
+    std::atomic<int32_t> writers_{0};  // negative: that many execute it; nothing else depends on it
 };
 
 }  // namespace moat::kernel

@@ -51,6 +51,16 @@ Result<size_t> RegularFile::write(Task& task, IoBuffer& source) {
     return n;
 }
 
+Result<size_t> RegularFile::write_at_end(Task& task, IoBuffer& source, Position position) {
+    MutexLock lock(mu_);
+    int64_t end = position_;
+    const size_t n = TRY(append(task, source, end));
+    if (position == Position::kMoves) {
+        position_ = end;
+    }
+    return n;
+}
+
 Result<int64_t> RegularFile::seek(Task& task, int64_t offset, int whence) {
     MutexLock lock(mu_);
     int64_t target = offset;

@@ -16,6 +16,9 @@ class RegularFile : public File {
     Result<size_t> pwrite(Task& task, IoBuffer& source, int64_t offset) override = 0;
     Result<int64_t> seek(Task& task, int64_t offset, int whence) override;
     bool can_epoll() override { return false; }
+    /// RWF_APPEND (pwritev2(2)): as if O_APPEND were set for this once.
+    enum class Position : bool { kStays, kMoves };
+    Result<size_t> write_at_end(Task& task, IoBuffer& source, Position position);
 
   protected:
     explicit RegularFile(uint32_t flags) : File(flags) {}

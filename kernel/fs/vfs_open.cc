@@ -3,6 +3,7 @@
 #include <sys/inotify.h>
 #include <unistd.h>
 
+#include "kernel/base/cleanup.h"
 #include "kernel/fs/dentry.h"
 #include "kernel/fs/fd_table.h"
 #include "kernel/fs/inotify/inotify.h"
@@ -75,6 +76,15 @@ Status truncate_for_open(Task& task, const Path& path) {
 /// The last step, when all is checked.
 Result<RefPtr<File>> open_checked(Task& task, const Path& path, uint32_t flags) {
     const RefPtr<Inode>& inode = path.dentry()->inode_ref();
+    const bool writes = inode->is_regular() && (flags & O_ACCMODE) != O_RDONLY;
+    if (writes) {
+        TRY(inode->begin_writing());
+    }
+    auto undo = Cleanup([&] {
+        if (writes) {
+            inode->end_writing();
+        }
+    });
     if ((flags & O_TRUNC) != 0 && inode->is_regular()) {
         TRY(truncate_for_open(task, path));
     }
@@ -86,6 +96,10 @@ Result<RefPtr<File>> open_checked(Task& task, const Path& path, uint32_t flags) 
     }
     if (!file->path()) {
         file->set_path(path);
+    }
+    undo.release();
+    if (writes) {
+        file->hold_inode(File::Holds::kWriting);
     }
     notify_file(path, IN_OPEN);
     return file;
@@ -301,7 +315,10 @@ Result<RefPtr<File>> open_executable(Task& task, DirFd dirfd, std::string_view p
         return Errno(EACCES);
     }
     TRY(check_permission(task, found, kMayExec));
-    return open_checked(task, found, O_RDONLY | kLargeFile);
+    auto file = TRY(open_checked(task, found, O_RDONLY | kLargeFile));
+    TRY(inode.begin_executing());
+    file->hold_inode(File::Holds::kExecuting);
+    return file;
 }
 
 Result<size_t> read_at(Task& task, File& file, void* destination, size_t size, int64_t offset) {

@@ -13,6 +13,7 @@
 #include "kernel/fs/dentry.h"
 #include "kernel/fs/file.h"
 #include "kernel/fs/vfs.h"
+#include "kernel/ipc/shm.h"
 #include "kernel/platform/layout.h"
 #include "kernel/task/thread_group.h"
 
@@ -60,11 +61,13 @@ bool is_clear_of_stub(uint64_t address, uint64_t size) {
     return end <= MOAT_STUB_BASE || start >= MOAT_STUB_END;
 }
 
-AddressSpace::AddressSpace(RefPtr<platform::HostProcess> process) : process_(std::move(process)) {
+AddressSpace::AddressSpace(RefPtr<platform::HostProcess> process)
+    : process_(std::move(process)), segments_(std::make_unique<ShmAttachments>()) {
     process_->owner.store(this);
 }
 
 AddressSpace::~AddressSpace() {
+    end_executing();
     {
         MutexLock lock(owners_mu);
         process_->owner.store(nullptr);
@@ -126,6 +129,7 @@ void AddressSpace::remove_user(ThreadGroup& group) {
         last = users_.empty();
     }
     if (last) {
+        segments_->clear(IpcActor::of(group));
         process_->kill();
     }
 }
@@ -138,9 +142,9 @@ void AddressSpace::copy_layout_from(const AddressSpace& other) {
         MutexLock lock(other.mu_);
         files = other.files_;
     }
+    set_executable(std::move(executable));
     MutexLock lock(mu_);
     layout_ = std::move(layout);
-    executable_ = std::move(executable);
     files_ = std::move(files);
 }
 
@@ -173,9 +177,21 @@ RefPtr<File> AddressSpace::executable() const {
 }
 
 void AddressSpace::set_executable(RefPtr<File> file) {
+    // Writers cannot come between: the file's own hold, or the parent's, is still there.
+    const bool held =
+        file && file->path() && file->path().dentry()->inode()->begin_executing().ok();
+    end_executing();
     MutexLock lock(mu_);
     std::swap(executable_, file);
+    executing_ = held;
     lock.unlock();
+}
+
+void AddressSpace::end_executing() {
+    MutexLock lock(mu_);
+    if (std::exchange(executing_, false)) {
+        executable_->path().dentry()->inode()->end_executing();
+    }
 }
 
 void AddressSpace::note_mapped_file(int host_fd, RefPtr<File> file) {

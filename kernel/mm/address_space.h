@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@
 namespace moat::kernel {
 
 class File;
+class ShmAttachments;
 class ThreadGroup;
 
 /// Text and numbers of memory use, from the host.
@@ -71,9 +73,16 @@ class AddressSpace final : public RefCounted {
     void set_brk(uint64_t brk, uint64_t mapped_end);
 
     RefPtr<File> executable() const;
+    /// Nobody may write the file while it is executed: from now on until end_executing(), or the
+    /// end of the address space. The caller has opened it by open_executable().
     void set_executable(RefPtr<File> file);
+    /// Its last user is about to end; before anybody hears of that.
+    void end_executing();
     /// Remembers whose file a host descriptor is, so that maps_text() can show its name.
     void note_mapped_file(int host_fd, RefPtr<File> file);
+
+    /// System V segments in it (kernel/ipc/shm.h).
+    ShmAttachments& segments() const { return *segments_; }
 
     /// /proc/PID/maps: the host's, without what is ours, with guests' names. Ends in a newline.
     std::string maps_text(const Path& root) const;
@@ -89,11 +98,13 @@ class AddressSpace final : public RefCounted {
     std::string translate_maps(const char* host_file, const Path& root) const;
 
     const RefPtr<platform::HostProcess> process_;
+    const std::unique_ptr<ShmAttachments> segments_;
     std::atomic<int> user_count_{0};
     mutable Mutex<LockRank::kAddressSpace> mu_;
     std::vector<ThreadGroup*> users_ GUARDED_BY(mu_);
     Layout layout_ GUARDED_BY(mu_);
     RefPtr<File> executable_ GUARDED_BY(mu_);
+    bool executing_ GUARDED_BY(mu_) = false;  // holds a begin_executing() of executable_'s inode
     std::map<std::pair<uint64_t, uint64_t>, RefPtr<File>> files_ GUARDED_BY(mu_);  // by dev, ino
     mutable ScopedFd maps_fd_ GUARDED_BY(mu_);  // for PROCMAP_QUERY; opened when first needed
 };

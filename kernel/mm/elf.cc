@@ -326,6 +326,11 @@ Result<LoadedImage> load_image(Task& task, const LoadRequest& request) {
         return Errno(EFAULT);
     }
     loaded.mm->set_executable(request.executable);
+    // From here on the address space holds it; interpreters may be replaced while they run.
+    request.executable->release_inode();
+    if (interpreter_file) {
+        interpreter_file->release_inode();
+    }
     loaded.mm->note_mapped_file(source.host_fd, request.executable);
     if (interpreter_fd >= 0) {
         loaded.mm->note_mapped_file(interpreter_fd, interpreter_file);

@@ -24,6 +24,7 @@
 #include "kernel/mm/user_ptr.h"
 #include "kernel/syscalls/handlers_fs.h"
 #include "kernel/syscalls/handlers_io.h"
+#include "kernel/syscalls/handlers_ipc.h"
 #include "kernel/syscalls/handlers_misc.h"
 #include "kernel/syscalls/handlers_task.h"
 #include "kernel/task/signal.h"

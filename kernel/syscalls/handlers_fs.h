@@ -142,6 +142,8 @@ Result<int64_t> sys_sendfile(Task&, Fd out, Fd in, UserPtr<int64_t> offset, size
 Result<int64_t> sys_splice(Task&, Fd in, UserPtr<int64_t> in_offset, Fd out,
                            UserPtr<int64_t> out_offset, size_t count, uint32_t flags);
 Result<int64_t> sys_tee(Task&, Fd in, Fd out, size_t count, uint32_t flags);
+Result<int64_t> sys_vmsplice(Task&, Fd fd, UserPtr<const iovec> pieces, size_t count,
+                             uint32_t flags);
 Result<int64_t> sys_copy_file_range(Task&, Fd in, UserPtr<int64_t> in_offset, Fd out,
                                     UserPtr<int64_t> out_offset, size_t count, uint32_t flags);
 

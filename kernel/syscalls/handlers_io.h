@@ -1,6 +1,6 @@
 #pragma once
 
-// Handlers of what waits: pipes, epoll, eventfd, poll, timers, sockets, System V IPC. Included by
+// Handlers of what waits: pipes, epoll, eventfd, poll, timers, sockets. Included by
 // handlers.h.
 
 #include <poll.h>

@@ -194,9 +194,12 @@ Result<int64_t> sys_syslog(Task& task, int32_t type, GuestAddr buffer, int32_t s
             return size < 1 || size > 8 ? Result<int64_t>(Errno(EINVAL)) : Result<int64_t>(0);
         case kSizeUnread: {
             int64_t unread = 0;
-            for (uint64_t n = read_before.load(); const auto message = kernel_log_at(n);
-                 n = message->sequence + 1) {
+            // Not in the head of a `for`: gcc before 14 destroys what a condition declares before
+            // it evaluates the last expression.
+            uint64_t n = read_before.load();
+            while (const auto message = kernel_log_at(n)) {
                 unread += static_cast<int64_t>(message->as_syslog().size());
+                n = message->sequence + 1;
             }
             return unread;
         }

@@ -6,6 +6,7 @@
 #include "kernel/syscalls/syscall.h"
 #include "kernel/task/task.h"
 #include "kernel/task/task_table.h"
+#include "kernel/time/process_timers.h"
 
 namespace moat::kernel {
 
@@ -32,6 +33,9 @@ Status change_limit(Task& task, ThreadGroup& group, uint32_t resource, const Rli
         return Errno(EPERM);
     }
     group.set_limit(static_cast<int>(resource), {wanted.soft, wanted.hard});
+    if (resource == RLIMIT_CPU) {
+        process_timers_cpu_limit(group);
+    }
     return {};
 }
 

@@ -15,6 +15,7 @@
 #include "kernel/fs/dentry.h"
 #include "kernel/fs/dev/devices.h"
 #include "kernel/fs/mount.h"
+#include "kernel/ipc/shm.h"
 #include "kernel/mm/address_space.h"
 #include "kernel/syscalls/handlers.h"
 #include "kernel/syscalls/syscall.h"
@@ -48,6 +49,18 @@ Result<ScopedFd> reopen_read_only(int fd) {
     return again;
 }
 
+/// RLIMIT_AS: ENOMEM when `more` bytes would be too many. The host is asked only where there is a
+/// limit; nothing is reserved, so threads that map at once may together go beyond it by what they
+/// map.
+Status check_address_space(Task& task, uint64_t more) {
+    const uint64_t limit = task.rlimit(RLIMIT_AS);
+    if (limit == RLIM_INFINITY) {
+        return {};
+    }
+    const uint64_t used = task.mm().usage().virtual_bytes;
+    return used > limit || more > limit - used ? Status(Errno(ENOMEM)) : Status();
+}
+
 Result<int64_t> to_result(int64_t value) {
     if (value < 0 && value >= -4095) {
         return Errno(static_cast<int>(-value));
@@ -76,9 +89,15 @@ Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protec
     if ((flags & MAP_GROWSDOWN) != 0) {
         return unsupported("mmap MAP_GROWSDOWN", EOPNOTSUPP);
     }
+    TRY(check_address_space(task, page_up(size)));
     const int type = flags & kTypeMask;
     if (type != MAP_SHARED && type != MAP_PRIVATE && type != MAP_SHARED_VALIDATE) {
         return Errno(EINVAL);
+    }
+    if ((flags & MAP_FIXED) != 0) {
+        // What may fail below fails before it unmaps anything, as a rule; nattch is told to nobody
+        // who relies on it to the instant.
+        task.mm().segments().forget(page_down(address), page_up(size), IpcActor::of(task));
     }
     if ((flags & MAP_ANONYMOUS) != 0) {
         if ((flags & MAP_LOCKED) == 0 && static_cast<int32_t>(to_integer(fd)) == -1) {
@@ -144,9 +163,12 @@ Result<int64_t> sys_mmap(Task& task, uint64_t address, uint64_t size, int protec
     return mapped;
 }
 
-Result<int64_t> sys_munmap(Task&, uint64_t address, uint64_t size) {
+Result<int64_t> sys_munmap(Task& task, uint64_t address, uint64_t size) {
     if (!is_clear_of_stub(address, size)) {
         return Errno(EINVAL);
+    }
+    if (address == page_down(address)) {
+        task.mm().segments().forget(address, page_up(size), IpcActor::of(task));
     }
     return kContinueOnHost;
 }
@@ -158,7 +180,7 @@ Result<int64_t> sys_mprotect(Task&, uint64_t address, uint64_t size, int) {
     return kContinueOnHost;
 }
 
-Result<int64_t> sys_mremap(Task&, uint64_t old_address, uint64_t old_size, uint64_t new_size,
+Result<int64_t> sys_mremap(Task& task, uint64_t old_address, uint64_t old_size, uint64_t new_size,
                            uint64_t flags, uint64_t new_address) {
     if (!is_clear_of_stub(old_address, old_size) || !is_clear_of_stub(old_address, new_size)) {
         return Errno(EFAULT);
@@ -166,7 +188,36 @@ Result<int64_t> sys_mremap(Task&, uint64_t old_address, uint64_t old_size, uint6
     if ((flags & MREMAP_FIXED) != 0 && !is_clear_of_stub(new_address, new_size)) {
         return Errno(EINVAL);
     }
-    return kContinueOnHost;
+    if (new_size > old_size) {
+        TRY(check_address_space(task, page_up(new_size) - page_up(old_size)));
+    }
+    ShmAttachments& segments = task.mm().segments();
+    const uint64_t looked_at = std::max<uint64_t>(page_up(old_size), kPageSize);
+    const bool of_segment = segments.overlaps(old_address, looked_at);
+    if (!of_segment && (flags & MREMAP_FIXED) == 0) {
+        return kContinueOnHost;
+    }
+    if (!of_segment && !segments.overlaps(new_address, page_up(new_size))) {
+        return kContinueOnHost;
+    }
+    if (!task.in_stub()) {
+        return kNeedStub;
+    }
+    const auto moved = to_result(
+        run_one(task, {SYS_mremap, {old_address, old_size, new_size, flags, new_address}}));
+    if (moved.ok()) {
+        const IpcActor who = IpcActor::of(task);
+        const auto to = static_cast<uint64_t>(*moved);
+        if ((flags & MREMAP_FIXED) != 0) {
+            segments.forget(to, page_up(new_size), who);
+        }
+        if (old_size == 0 || (flags & MREMAP_DONTUNMAP) != 0) {
+            segments.copied(old_address, to, page_up(new_size), who);
+        } else if (of_segment) {
+            segments.moved(old_address, page_up(old_size), to, page_up(new_size), who);
+        }
+    }
+    return moved;
 }
 
 Result<int64_t> sys_madvise(Task&, uint64_t address, uint64_t size, int advice) {
@@ -236,6 +287,9 @@ Result<int64_t> sys_brk(Task& task, uint64_t wanted) {
     if (wanted >= current && needed <= mapped_end) {
         task.mm().set_brk(wanted, mapped_end);
         return static_cast<int64_t>(wanted);
+    }
+    if (needed > mapped_end && !check_address_space(task, needed - mapped_end).ok()) {
+        return static_cast<int64_t>(current);
     }
     if (!task.in_stub()) {
         return kNeedStub;

@@ -13,10 +13,7 @@ Status sys_pipe2(Task& task, UserPtr<int32_t> fds, uint32_t flags) {
     if ((flags & ~static_cast<uint32_t>(O_CLOEXEC | O_NONBLOCK | O_DIRECT)) != 0) {
         return Errno(EINVAL);
     }
-    if ((flags & O_DIRECT) != 0) {
-        return unsupported("pipe2 O_DIRECT", EINVAL);
-    }
-    auto [reader, writer] = make_pipe(task, flags & O_NONBLOCK);
+    auto [reader, writer] = make_pipe(task, flags & (O_NONBLOCK | O_DIRECT));
     const auto cloexec = (flags & O_CLOEXEC) != 0 ? CloseOnExec::kYes : CloseOnExec::kNo;
     const auto [first, second] = TRY(task.fds().install_pair(std::move(reader), std::move(writer),
                                                              cloexec, task.rlimit(RLIMIT_NOFILE)));

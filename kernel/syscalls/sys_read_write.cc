@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernel/fs/inotify/inotify.h"
+#include "kernel/fs/regular_file.h"
 #include "kernel/fs/vfs.h"
 #include "kernel/mm/address_space.h"
 #include "kernel/syscalls/file_io.h"
@@ -89,13 +90,19 @@ struct Write {
     RefPtr<File> file;
     IoBuffer buffer;
     int64_t offset;
+    RegularFile* at_end = nullptr;  // `file`, for RWF_APPEND
 
     /// EAGAIN: not all is written, wait.
     Result<int64_t> attempt(Task& task) {
         for (;;) {
             const auto done = static_cast<int64_t>(buffer.transferred());
-            const auto n = offset == kOwnPosition ? file->write(task, buffer)
-                                                  : file->pwrite(task, buffer, offset + done);
+            const auto n =
+                at_end != nullptr
+                    ? at_end->write_at_end(task, buffer,
+                                           offset == kOwnPosition ? RegularFile::Position::kMoves
+                                                                  : RegularFile::Position::kStays)
+                : offset == kOwnPosition ? file->write(task, buffer)
+                                         : file->pwrite(task, buffer, offset + done);
             if (!n.ok()) {
                 if (n.error() == EPIPE && file->raises_sigpipe()) {
                     (void)send_signal(task, SignalInfo::from_kernel(SIGPIPE));
@@ -251,15 +258,24 @@ Result<int64_t> sys_preadv2(Task& task, Fd fd, UserPtr<const iovec> pieces, uint
 
 Result<int64_t> sys_pwritev2(Task& task, Fd fd, UserPtr<const iovec> pieces, uint64_t count,
                              int64_t offset, uint64_t, uint32_t flags) {
-    if ((flags & ~static_cast<uint32_t>(RWF_HIPRI | RWF_NOWAIT | RWF_DSYNC | RWF_SYNC)) != 0) {
+    if ((flags &
+         ~static_cast<uint32_t>(RWF_HIPRI | RWF_NOWAIT | RWF_DSYNC | RWF_SYNC | RWF_APPEND)) != 0) {
         return unsupported("pwritev2 flags", EOPNOTSUPP);
     }
     if (offset < -1) {
         return Errno(EINVAL);
     }
     RefPtr<File> file = TRY(writable_file(task, fd));
-    auto written = write_file(task, file, TRY(IoBuffer::guest_iovec(task.mm_ref(), pieces, count)),
-                              offset, (flags & RWF_NOWAIT) != 0 ? MayWait::kNo : MayWait::kYes);
+    IoBuffer buffer = TRY(IoBuffer::guest_iovec(task.mm_ref(), pieces, count));
+    auto* const regular =
+        (flags & RWF_APPEND) != 0 ? dynamic_cast<RegularFile*>(file.get()) : nullptr;
+    Result<int64_t> written = 0;
+    if (regular != nullptr) {
+        written = Write{file, std::move(buffer), offset, regular}.attempt(task);  // never waits
+    } else {
+        written = write_file(task, file, std::move(buffer), offset,
+                             (flags & RWF_NOWAIT) != 0 ? MayWait::kNo : MayWait::kYes);
+    }
     if (written.ok() && (flags & (RWF_DSYNC | RWF_SYNC)) != 0) {
         TRY(file->sync(task, (flags & RWF_SYNC) == 0));
     }

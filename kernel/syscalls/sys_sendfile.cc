@@ -10,6 +10,7 @@
 #include "kernel/fs/dentry.h"
 #include "kernel/fs/pipe/pipe.h"
 #include "kernel/fs/vfs.h"
+#include "kernel/mm/address_space.h"
 #include "kernel/syscalls/file_io.h"
 #include "kernel/syscalls/handlers_fs.h"
 #include "kernel/syscalls/syscall.h"
@@ -252,6 +253,21 @@ Result<int64_t> sys_tee(Task& task, Fd in, Fd out, size_t count, uint32_t flags)
     copy.keep = true;
     return run(task, std::move(copy),
                (flags & SPLICE_F_NONBLOCK) != 0 ? MayWait::kNo : MayWait::kYes);
+}
+
+Result<int64_t> sys_vmsplice(Task& task, Fd fd, UserPtr<const iovec> pieces, size_t count,
+                             uint32_t flags) {
+    if ((flags & ~kSpliceFlags) != 0) {
+        return Errno(EINVAL);
+    }
+    const RefPtr<File> file = TRY(any_file(task, fd));
+    if (!file->is_pipe()) {
+        return Errno(EBADF);
+    }
+    IoBuffer buffer = TRY(IoBuffer::guest_iovec(task.mm_ref(), pieces, count));
+    const MayWait may_wait = (flags & SPLICE_F_NONBLOCK) != 0 ? MayWait::kNo : MayWait::kYes;
+    return file->writable() ? write_file(task, file, std::move(buffer), kOwnPosition, may_wait)
+                            : read_file(task, file, std::move(buffer), kOwnPosition, may_wait);
 }
 
 Result<int64_t> sys_copy_file_range(Task& task, Fd in, UserPtr<int64_t> in_offset, Fd out,

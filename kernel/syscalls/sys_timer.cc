@@ -40,15 +40,15 @@ itimerspec to_itimerspec(const IntervalTimer::Setting& setting) {
 }
 
 Status check_which(int which) {
-    switch (which) {
-        case ITIMER_REAL:
-            return {};
-        case ITIMER_VIRTUAL:
-        case ITIMER_PROF:
-            return unsupported("interval timers by CPU time", EINVAL);
-        default:
-            return Errno(EINVAL);
-    }
+    return which == ITIMER_REAL || which == ITIMER_VIRTUAL || which == ITIMER_PROF
+               ? Status()
+               : Status(Errno(EINVAL));
+}
+
+IntervalTimer& timer_of(ProcessTimers& timers, int which) {
+    return which == ITIMER_REAL      ? timers.real()
+           : which == ITIMER_VIRTUAL ? timers.cpu(CpuTimer::What::kVirtual)
+                                     : timers.cpu(CpuTimer::What::kProf);
 }
 
 Result<RefPtr<PosixTimer>> get_timer(Task& task, int32_t id) {
@@ -64,7 +64,8 @@ Result<RefPtr<PosixTimer>> get_timer(Task& task, int32_t id) {
 Status sys_getitimer(Task& task, int which, UserPtr<itimerval> value) {
     TRY(check_which(which));
     const auto timers = ProcessTimers::find(task.group());
-    return task.copy_out(value, timers ? to_itimerval(timers->real().get()) : itimerval{});
+    return task.copy_out(value,
+                         timers ? to_itimerval(timer_of(*timers, which).get()) : itimerval{});
 }
 
 Status sys_setitimer(Task& task, int which, UserPtr<const itimerval> value,
@@ -78,10 +79,10 @@ Status sys_setitimer(Task& task, int which, UserPtr<const itimerval> value,
     }
     TRY(check_which(which));
     const int64_t first = to_ns(wanted.it_value);
-    const IntervalTimer::Setting before =
-        ProcessTimers::of(task.group())
-            ->real()
-            .set(first != 0 ? add_saturating(monotonic_ns(), first) : 0, to_ns(wanted.it_interval));
+    const auto timers = ProcessTimers::of(task.group());
+    IntervalTimer& timer = timer_of(*timers, which);
+    const IntervalTimer::Setting before = timer.set(
+        first != 0 ? add_saturating(timer.now_ns(), first) : 0, to_ns(wanted.it_interval));
     if (old) {
         TRY(task.copy_out(old, to_itimerval(before)));
     }
@@ -104,9 +105,16 @@ Result<int64_t> sys_alarm(Task& task, uint32_t seconds) {
 
 Status sys_timer_create(Task& task, int clock, UserPtr<const UserSigevent> event,
                         UserPtr<int32_t> id) {
-    if (!is_timer_clock(clock)) {
-        return clock < 0 || clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID
-                   ? unsupported("timer_create by CPU time", EINVAL)
+    // clock_getcpuclockid(3): of processes, by pid.
+    if (clock < 0 && (clock & 7) == 2) {
+        const int32_t pid = ~(clock >> 3);
+        if (pid == 0 || pid == task.pid()) {
+            clock = CLOCK_PROCESS_CPUTIME_ID;
+        }
+    }
+    if (!is_timer_clock(clock) && clock != CLOCK_PROCESS_CPUTIME_ID) {
+        return clock < 0 || clock == CLOCK_THREAD_CPUTIME_ID
+                   ? unsupported("timer_create by CPU time of a thread or another process", EINVAL)
                    : Errno(clock <= CLOCK_TAI ? EOPNOTSUPP : EINVAL);
     }
     TimerNotify notify;
@@ -163,8 +171,10 @@ Status sys_timer_settime(Task& task, int32_t id, uint32_t flags, UserPtr<const i
     const int64_t first = to_ns(wanted.it_value);
     int64_t deadline = 0;
     if (first != 0) {
-        deadline = (flags & TIMER_ABSTIME) != 0 ? monotonic_deadline(timer->clock(), first)
-                                                : add_saturating(monotonic_ns(), first);
+        const bool by_cpu = timer->clock() == CLOCK_PROCESS_CPUTIME_ID;
+        deadline = (flags & TIMER_ABSTIME) == 0 ? add_saturating(timer->now_ns(), first)
+                   : by_cpu                     ? first
+                                                : monotonic_deadline(timer->clock(), first);
         deadline = std::max<int64_t>(deadline, 1);
     }
     timer->reset_overrun();

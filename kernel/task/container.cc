@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "kernel/fs/mount.h"
+#include "kernel/ipc/ipc_namespace.h"
 #include "kernel/task/seccomp_filter.h"
 #include "kernel/task/task_table.h"
 #include "kernel/task/thread_group.h"
@@ -44,9 +45,10 @@ uint64_t mask_of(const std::string& list) {
 }  // namespace
 
 Container::Container(control::ContainerPlan plan, RefPtr<PidNamespace> pids,
-                     RefPtr<platform::HostProcess> zygote)
+                     RefPtr<IpcNamespace> ipc, RefPtr<platform::HostProcess> zygote)
     : plan_(std::move(plan)),
       pids_(std::move(pids)),
+      ipc_(std::move(ipc)),
       zygote_(std::move(zygote)),
       pids_limit_(0),
       hostname_(plan_.hostname),

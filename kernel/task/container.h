@@ -16,6 +16,7 @@
 namespace moat::kernel {
 
 class FsContext;
+class IpcNamespace;
 class MountNamespace;
 class PidNamespace;
 class SeccompFilter;
@@ -25,7 +26,7 @@ class ThreadGroup;
 /// control server from a plan; lives until it is destroyed there.
 class Container final : public RefCounted {
   public:
-    Container(control::ContainerPlan plan, RefPtr<PidNamespace> pids,
+    Container(control::ContainerPlan plan, RefPtr<PidNamespace> pids, RefPtr<IpcNamespace> ipc,
               RefPtr<platform::HostProcess> zygote);
     ~Container() override;
 
@@ -33,6 +34,7 @@ class Container final : public RefCounted {
     const control::ContainerPlan& plan() const { return plan_; }
     PidNamespace& pid_namespace() const { return *pids_; }
     const RefPtr<PidNamespace>& pid_namespace_ref() const { return pids_; }
+    IpcNamespace& ipc() const { return *ipc_; }
     platform::HostProcess& zygote() const { return *zygote_; }
     RefPtr<MountNamespace> mounts() const;
     void set_mounts(RefPtr<MountNamespace> mounts);
@@ -71,6 +73,7 @@ class Container final : public RefCounted {
   private:
     const control::ContainerPlan plan_;
     const RefPtr<PidNamespace> pids_;
+    const RefPtr<IpcNamespace> ipc_;
     const RefPtr<platform::HostProcess> zygote_;
     RefPtr<const SeccompFilter> seccomp_;  // immutable once a process runs
     std::atomic<uint64_t> tasks_{0};

@@ -156,7 +156,7 @@ void Task::set_temporary_mask(uint64_t mask) {
 }
 
 char Task::state_letter() const {
-    if (group_->state() == ThreadGroup::State::kZombie) {
+    if (group_->state() >= ThreadGroup::State::kZombie || serving_.load() == Serving::kGone) {
         return 'Z';
     }
     if (stopped_.load(std::memory_order_relaxed)) {

@@ -1,14 +1,18 @@
 // clone(2), fork(2), vfork(2).
 
+#include <linux/capability.h>
 #include <linux/sched.h>
+#include <sys/resource.h>
 
 #include "kernel/base/cleanup.h"
+#include "kernel/ipc/shm.h"
 #include "kernel/mm/address_space.h"
 #include "kernel/syscalls/syscall.h"
 #include "kernel/task/task_life.h"
 #include "kernel/task/task_run.h"
 #include "kernel/task/task_signals.h"
 #include "kernel/task/task_table.h"
+#include "kernel/time/process_timers.h"
 
 namespace moat::kernel {
 
@@ -44,6 +48,33 @@ RefPtr<Task> TaskLife::make_task(RefPtr<ThreadGroup> group, Task& parent, int32_
     return task;
 }
 
+namespace {
+
+/// RLIMIT_NPROC: EAGAIN when the caller's user has as many tasks. Counted when asked, and only
+/// where there is a limit; of one pid namespace, as nothing says that a user of another is the
+/// same.
+Status check_process_count(Task& task) {
+    const uint64_t limit = task.rlimit(RLIMIT_NPROC);
+    const CredentialsRef who = task.credentials();
+    if (limit == RLIM_INFINITY || who->uid == 0 || who->has_capability(CAP_SYS_RESOURCE) ||
+        who->has_capability(CAP_SYS_ADMIN)) {
+        return {};
+    }
+    uint64_t count = 0;
+    for (const auto& group : task.pid_namespace().groups()) {
+        const auto tasks = TaskTable::tasks_of(*group);
+        const auto ended = tasks.empty() ? group->ended_leader() : nullptr;
+        for (const auto& other : tasks) {
+            count += other->credentials()->uid == who->uid ? 1 : 0;
+        }
+        // Linux counts a process until it is waited for.
+        count += ended && ended->credentials()->uid == who->uid ? 1 : 0;
+    }
+    return count >= limit ? Status(Errno(EAGAIN)) : Status();
+}
+
+}  // namespace
+
 Result<int64_t> TaskLife::clone(Task& task, const CloneArguments& arguments) {
     const uint64_t flags = arguments.flags;
     // kernel/fork.c:copy_process
@@ -62,6 +93,7 @@ Result<int64_t> TaskLife::clone(Task& task, const CloneArguments& arguments) {
     if ((flags & CLONE_PIDFD) != 0) {
         return unsupported("clone CLONE_PIDFD", EINVAL);
     }
+    TRY(check_process_count(task));
     if (!task.in_stub()) {
         return kNeedStub;
     }
@@ -178,6 +210,7 @@ Result<int64_t> TaskLife::clone_process(Task& task, const CloneArguments& argume
         child->alternate_stack_ = task.alternate_stack_;
         auto mm = make_ref<AddressSpace>(process);
         mm->copy_layout_from(task.mm());
+        mm->segments().copy_from(task.mm().segments(), IpcActor::of(task));
         child->set_mm(std::move(mm));
     }
     task.notification_ = task.thread_->event_id;
@@ -205,6 +238,9 @@ Result<int64_t> TaskLife::clone_process(Task& task, const CloneArguments& argume
         pids.groups_[pid] = group.get();
     }
     uncharge.release();
+    if (group->limit(RLIMIT_CPU).rlim_cur != RLIM_INFINITY) {
+        process_timers_cpu_limit(*group);
+    }
     const int32_t pid = group->pid();
     group->vfork_pending_.store((flags & CLONE_VFORK) != 0);
     if ((flags & CLONE_PARENT_SETTID) != 0) {

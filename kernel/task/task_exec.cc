@@ -198,8 +198,10 @@ Result<int64_t> TaskLife::exec(Task& task, DirFd dirfd, const std::string& path,
     if (process_lives) {
         old_mm->process().park(old_thread);
     }
+    RefPtr<Task> former_leader;  // dropped without the lock
     {
         MutexLock lock(task_table_mutex());
+        former_leader = std::move(group.ended_leader_);
         if (task.tid() != group.pid_) {
             PidNamespace& pids = group.pid_namespace();
             pids.tasks_.erase(task.tid());
@@ -350,6 +352,7 @@ Result<RefPtr<ThreadGroup>> TaskLife::spawn(SpawnArguments arguments) {
     }
     abandon.release();
     uncharge.release();
+    process_timers_cpu_limit(*group);
     return group;
 }
 

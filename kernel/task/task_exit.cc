@@ -7,6 +7,7 @@
 
 #include "kernel/base/log.h"
 #include "kernel/fs/tty/tty.h"
+#include "kernel/ipc/ipc_namespace.h"
 #include "kernel/mm/address_space.h"
 #include "kernel/task/futex.h"
 #include "kernel/task/task_life.h"
@@ -87,6 +88,11 @@ void TaskLife::exit_task(Task& task, int status) {
     task.set_fs(nullptr);
     if (!others) {
         group->cpu_ns_ += mm ? process_cpu_ns(mm->process().pid()) : 0;
+        // Before anybody hears of the end, too. The host's mappings go with its process.
+        if (mm && mm->users() == 1) {
+            mm->segments().clear(IpcActor::of(*group));
+            mm->end_executing();
+        }
         if (group->vfork_pending_.exchange(false)) {
             group->vfork_done_.notify(EPOLLIN);
         }
@@ -96,6 +102,9 @@ void TaskLife::exit_task(Task& task, int status) {
     {
         MutexLock lock(task_table_mutex());
         std::erase(group->tasks_, self);
+        if (task.tid() == group->pid()) {
+            group->ended_leader_ = self;
+        }
         last = group->tasks_.empty();
         if (!last) {
             // __WNOTHREAD: another thread is the parent of its children now.
@@ -177,6 +186,7 @@ void TaskLife::host_process_died(platform::HostProcess& process, int wait_status
 void TaskLife::finish_group(RefPtr<ThreadGroup> group) {
     Container& container = group->container();
     process_timers_exit(*group);
+    container.ipc().process_exited(*group);
     int wait_status = 0;
     {
         MutexLock lock(group->signal_mu_);
@@ -315,6 +325,7 @@ void TaskLife::notify_parent(ThreadGroup& group) {
 void TaskLife::reap(ThreadGroup& group) {
     const RefPtr<ThreadGroup> self(&group);
     RefPtr<ProcessGroup> process_group;  // may be the last reference: dropped without the lock
+    RefPtr<Task> leader;                 // likewise
     MutexLock lock(task_table_mutex());
     if (group.state() == ThreadGroup::State::kReaped) {
         return;
@@ -327,6 +338,7 @@ void TaskLife::reap(ThreadGroup& group) {
     }
     TaskTable::leave_process_group_locked(group);
     process_group = std::move(group.process_group_);
+    leader = std::move(group.ended_leader_);
     PidNamespace& pids = group.pid_namespace();
     const auto it = pids.groups_.find(group.pid());
     if (it != pids.groups_.end() && it->second == &group) {

@@ -126,6 +126,11 @@ RefPtr<Task> ThreadGroup::leader() const {
     return tasks_.empty() ? nullptr : tasks_.front();
 }
 
+RefPtr<Task> ThreadGroup::ended_leader() const {
+    MutexLock lock(task_table_mutex());
+    return ended_leader_;
+}
+
 Session* ThreadGroup::session() const {
     return process_group_ ? &process_group_->session() : nullptr;
 }

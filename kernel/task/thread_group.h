@@ -47,6 +47,9 @@ class ThreadGroup final : public RefCounted {
     const std::list<RefPtr<ThreadGroup>>& children() const { return children_; }
     const std::vector<RefPtr<Task>>& tasks() const { return tasks_; }
     RefPtr<Task> leader() const;
+    /// The first thread once it has ended, until the process is waited for: a zombie's face. Null
+    /// before.
+    RefPtr<Task> ended_leader() const;
     ProcessGroup* process_group() const { return process_group_.get(); }
     Session* session() const;
     State state() const { return state_.load(std::memory_order_relaxed); }
@@ -90,6 +93,7 @@ class ThreadGroup final : public RefCounted {
     int32_t parent_tid_ = 0;         // the parent's thread that forked it (__WNOTHREAD)
     std::list<RefPtr<ThreadGroup>> children_;
     std::vector<RefPtr<Task>> tasks_;
+    RefPtr<Task> ended_leader_;
     RefPtr<ProcessGroup> process_group_;
     int exit_signal_ = SIGCHLD;
     int wait_status_ = 0;      // as wait4(2) stores it

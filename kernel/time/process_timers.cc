@@ -4,7 +4,10 @@
 #include <unordered_map>
 #include <vector>
 
+#include "kernel/fs/proc/machine.h"
 #include "kernel/task/task.h"
+#include "kernel/time/clock.h"
+#include "kernel/time/guest_clock.h"
 
 namespace moat::kernel {
 
@@ -20,6 +23,15 @@ Table& table() {
     return *instance;
 }
 
+/// Processor time passes no faster than all CPUs together, so half of what is left, or more, is
+/// safe to sleep. A process that does nothing is looked at ever less often.
+int64_t next_cpu_look(int64_t now_ns, int64_t next_ns, uint32_t idle) {
+    constexpr int64_t kShortest = 1'000'000, kLongestIdle = 64'000'000;
+    const int64_t least = std::max<int64_t>(next_ns - now_ns, 0) / machine().cpus;
+    return add_saturating(monotonic_ns(),
+                          std::max(least, std::min(kShortest << std::min(idle, 6u), kLongestIdle)));
+}
+
 }  // namespace
 
 // ---------------------------------------------------------------- POSIX timers
@@ -28,6 +40,16 @@ PosixTimer::PosixTimer(RefPtr<ThreadGroup> group, int32_t id, int clock, TimerNo
     : group_(std::move(group)), id_(id), clock_(clock), notify_(std::move(notify)) {}
 
 PosixTimer::~PosixTimer() = default;
+
+int64_t PosixTimer::now_ns() {
+    return clock_ == CLOCK_PROCESS_CPUTIME_ID ? static_cast<int64_t>(group_->cpu_ns())
+                                              : IntervalTimer::now_ns();
+}
+
+int64_t PosixTimer::next_look_ns(int64_t now_ns, int64_t next_ns, uint32_t idle) {
+    return clock_ == CLOCK_PROCESS_CPUTIME_ID ? next_cpu_look(now_ns, next_ns, idle)
+                                              : IntervalTimer::next_look_ns(now_ns, next_ns, idle);
+}
 
 bool PosixTimer::signal_is_pending() {
     const RefPtr<Task> task =
@@ -83,8 +105,44 @@ void RealTimer::on_expiry(uint64_t) {
     (void)send_signal(*group_, SignalInfo::from_kernel(SIGALRM));
 }
 
+CpuTimer::~CpuTimer() = default;
+
+int64_t CpuTimer::now_ns() { return static_cast<int64_t>(group_->cpu_ns()); }
+
+int64_t CpuTimer::next_look_ns(int64_t now_ns, int64_t next_ns, uint32_t idle) {
+    return next_cpu_look(now_ns, next_ns, idle);
+}
+
+void CpuTimer::on_expiry(uint64_t) {
+    int signal = what_ == What::kVirtual ? SIGVTALRM : SIGPROF;
+    if (what_ == What::kLimit) {
+        const rlimit limit = group_->limit(RLIMIT_CPU);
+        const auto used = static_cast<uint64_t>(now_ns()) / 1'000'000'000;
+        signal = limit.rlim_max != RLIM_INFINITY && used >= limit.rlim_max ? SIGKILL : SIGXCPU;
+    }
+    // Nobody is left to be told when it fails.
+    (void)send_signal(*group_, SignalInfo::from_kernel(signal));
+}
+
+void process_timers_cpu_limit(ThreadGroup& group) {
+    const uint64_t soft = group.limit(RLIMIT_CPU).rlim_cur;
+    const bool limited = soft != RLIM_INFINITY;
+    if (const auto timers = limited ? ProcessTimers::of(group) : ProcessTimers::find(group)) {
+        // Each second anew, until the hard limit (setrlimit(2)).
+        constexpr int64_t kSecond = 1'000'000'000;
+        const int64_t first = soft >= INT64_MAX / kSecond
+                                  ? INT64_MAX
+                                  : std::max<int64_t>(static_cast<int64_t>(soft) * kSecond, 1);
+        timers->cpu(CpuTimer::What::kLimit).set(limited ? first : 0, limited ? kSecond : 0);
+    }
+}
+
 ProcessTimers::ProcessTimers(ThreadGroup& group)
-    : group_(&group), real_(make_ref<RealTimer>(group)) {}
+    : group_(&group),
+      real_(make_ref<RealTimer>(group)),
+      cpu_{make_ref<CpuTimer>(group, CpuTimer::What::kVirtual),
+           make_ref<CpuTimer>(group, CpuTimer::What::kProf),
+           make_ref<CpuTimer>(group, CpuTimer::What::kLimit)} {}
 
 ProcessTimers::~ProcessTimers() = default;
 
@@ -174,6 +232,10 @@ void process_timers_exit(ThreadGroup& group) {
     table().rows.erase(row);
     lock.unlock();
     timers->real().disarm();
+    for (const auto what :
+         {CpuTimer::What::kVirtual, CpuTimer::What::kProf, CpuTimer::What::kLimit}) {
+        timers->cpu(what).disarm();
+    }
     timers->remove_all();
 }
 

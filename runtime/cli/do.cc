@@ -74,6 +74,7 @@ Result<Json> config_for(const Do& config) {
                      {{"destination", "/dev"}, {"type", "tmpfs"}, {"source", "tmpfs"}},
                      {{"destination", "/dev/pts"}, {"type", "devpts"}, {"source", "devpts"}},
                      {{"destination", "/dev/shm"}, {"type", "tmpfs"}, {"source", "shm"}},
+                     {{"destination", "/dev/mqueue"}, {"type", "mqueue"}, {"source", "mqueue"}},
                      {{"destination", "/sys"},
                       {"type", "sysfs"},
                       {"source", "sysfs"},

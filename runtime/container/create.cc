@@ -109,6 +109,11 @@ struct Create {
         if (pid == nullptr || !pid->path.empty()) {
             plan.pid_namespace = control::PidNamespace::kPod;
         }
+        // As for pids, but the one of the pod's first container is the pod's.
+        const SpecNamespace* ipc = spec.find_namespace("ipc");
+        if (joins() && ipc != nullptr && ipc->path.empty()) {
+            plan.ipc_namespace = control::IpcNamespace::kContainer;
+        }
         plan.limits = shown(spec.limits);
         // As said by whoever makes the pod's containers (kubectl debug --target).
         constexpr std::string_view kContainerPrefix = "container:";

@@ -40,6 +40,7 @@ std::pair<RefPtr<File>, RefPtr<File>> make_pipe(Task& task, uint32_t flags) {
             .value();
     };
     RefPtr<File> reader = end(O_RDONLY);
+    reader->set_flags(reader->flags() & ~static_cast<uint32_t>(O_DIRECT));  // the writer's word
     RefPtr<File> writer = end(O_WRONLY);
     return {std::move(reader), std::move(writer)};
 }

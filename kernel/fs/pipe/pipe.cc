@@ -55,11 +55,47 @@ bool Pipe::reserve_storage_locked(size_t size) {
     return true;
 }
 
+void Pipe::drop_locked(size_t n) {
+    size_ -= n;
+    // An empty ring starts over: a pipe that is never full stays in its first, warm page.
+    head_ = size_ == 0 ? 0 : (head_ + n) & (storage_size_ - 1);
+}
+
 Result<size_t> Pipe::read_locked(IoBuffer& destination) {
+    if (pieces_.empty()) {
+        return take_locked(destination, size_);
+    }
+    // Linux: pipe_read(): on through bytes of no packet, to the end of the first packet; what of
+    // that has no room is lost.
+    size_t moved = 0;
+    while (!pieces_.empty() && !destination.empty()) {
+        Piece& piece = pieces_.front();
+        const Result<size_t> n = take_locked(destination, piece.size);
+        if (!n.ok()) {
+            return moved != 0 ? Result<size_t>(moved) : n;
+        }
+        moved += *n;
+        piece.size -= *n;
+        const bool packet = piece.packet;
+        if (packet) {
+            drop_locked(piece.size);
+        }
+        if (packet || piece.size == 0) {
+            pieces_.pop_front();
+        }
+        if (packet) {
+            break;
+        }
+    }
+    return moved;
+}
+
+Result<size_t> Pipe::take_locked(IoBuffer& destination, size_t most) {
     size_t moved = 0;
     // At most two pieces: the ring may wrap.
-    while (size_ > 0 && !destination.empty()) {
-        const size_t piece = std::min({size_, storage_size_ - head_, destination.remaining()});
+    while (moved < most && !destination.empty()) {
+        const size_t piece =
+            std::min({most - moved, storage_size_ - head_, destination.remaining()});
         const Result<size_t> n = destination.put(storage_.get() + head_, piece);
         if (!n.ok()) {
             if (moved == 0) {
@@ -68,9 +104,7 @@ Result<size_t> Pipe::read_locked(IoBuffer& destination) {
             break;
         }
         moved += *n;
-        size_ -= *n;
-        // An empty ring starts over: a pipe that is never full stays in its first, warm page.
-        head_ = size_ == 0 ? 0 : (head_ + *n) & (storage_size_ - 1);
+        drop_locked(*n);
         if (*n < piece) {
             break;
         }
@@ -89,9 +123,11 @@ Result<size_t> Pipe::read(IoBuffer& destination) {
         }
         return Errno(EAGAIN);
     }
+    const size_t pieces_before = pieces_.size();
     const bool was_writable = writable_locked();
     const Result<size_t> moved = read_locked(destination);
-    const bool became_writable = !was_writable && writable_locked();
+    const bool became_writable =
+        writable_locked() && (!was_writable || pieces_.size() < pieces_before);
     lock.unlock();
     if (became_writable) {
         queue_.notify(EPOLLOUT | EPOLLWRNORM);
@@ -99,9 +135,28 @@ Result<size_t> Pipe::read(IoBuffer& destination) {
     return moved;
 }
 
-Result<size_t> Pipe::write_locked(IoBuffer& source) {
+void Pipe::note_written_locked(size_t n, Mode mode) {
+    if (mode == Mode::kStream && pieces_.empty()) {
+        return;
+    }
+    if (pieces_.empty() && size_ > n) {
+        pieces_.push_back({size_ - n, false});
+    }
+    if (mode == Mode::kStream && !pieces_.back().packet) {
+        pieces_.back().size += n;
+    } else {
+        pieces_.push_back({n, mode == Mode::kPackets});
+    }
+}
+
+Result<size_t> Pipe::write_locked(IoBuffer& source, Mode mode) {
     const size_t room = room_locked();
-    const size_t wanted = source.remaining();
+    const size_t wanted =
+        mode == Mode::kPackets ? std::min(source.remaining(), kAtomic) : source.remaining();
+    // On Linux a packet takes a page, however short it is.
+    if (pieces_.size() >= capacity_ / kMinCapacity) {
+        return Errno(EAGAIN);
+    }
     if (wanted <= kAtomic ? room < wanted : room < kAtomic) {
         return Errno(EAGAIN);
     }
@@ -130,7 +185,7 @@ Result<size_t> Pipe::write_locked(IoBuffer& source) {
     return moved;
 }
 
-Result<size_t> Pipe::write(IoBuffer& source) {
+Result<size_t> Pipe::write(IoBuffer& source, Mode mode) {
     if (source.empty()) {
         return 0;
     }
@@ -138,7 +193,10 @@ Result<size_t> Pipe::write(IoBuffer& source) {
     if (readers_ == 0) {
         return Errno(EPIPE);
     }
-    const Result<size_t> moved = write_locked(source);
+    const Result<size_t> moved = write_locked(source, mode);
+    if (moved.ok() && *moved > 0) {
+        note_written_locked(*moved, mode);
+    }
     lock.unlock();
     if (moved.ok() && *moved > 0) {
         // Every write is an event, not only the first into an empty pipe: edge-triggered epoll
@@ -168,6 +226,7 @@ Result<size_t> Pipe::peek(void* destination, size_t size, size_t skip) {
 void Pipe::discard_locked() {
     size_ = 0;
     head_ = 0;
+    pieces_.clear();
     storage_size_ = 0;
     storage_.reset();
 }
@@ -283,7 +342,8 @@ Result<size_t> PipeFile::write(Task&, IoBuffer& source) {
     if (!writes()) {
         return Errno(EBADF);
     }
-    return pipe_->write(source);
+    return pipe_->write(source,
+                        (flags() & O_DIRECT) != 0 ? Pipe::Mode::kPackets : Pipe::Mode::kStream);
 }
 
 PollMask PipeFile::poll() {

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
 
@@ -39,9 +40,11 @@ class Pipe final : public RefCounted {
     /// Moves up to `destination.remaining()` bytes. 0: nothing is left and nobody can write.
     /// EAGAIN: nothing there yet.
     Result<size_t> read(IoBuffer& destination);
+    /// O_DIRECT (pipe2(2)): what is written in one go, at most kAtomic at once, is read in one go.
+    enum class Mode : bool { kStream, kPackets };
     /// Moves what fits; all or nothing up to kAtomic. EPIPE: nobody can read (the caller sends
     /// SIGPIPE). EAGAIN: no room.
-    Result<size_t> write(IoBuffer& source);
+    Result<size_t> write(IoBuffer& source, Mode mode = Mode::kStream);
 
     /// For tee(2) and splice(2): copies up to `size` bytes from `skip` on without taking them. 0
     /// and EAGAIN as for read(), where fewer than `skip` bytes count as nothing.
@@ -63,10 +66,15 @@ class Pipe final : public RefCounted {
 
     bool reserve_storage_locked(size_t size) REQUIRES(mu_);
     Result<size_t> read_locked(IoBuffer& destination) REQUIRES(mu_);
-    Result<size_t> write_locked(IoBuffer& source) REQUIRES(mu_);
+    Result<size_t> take_locked(IoBuffer& destination, size_t most) REQUIRES(mu_);
+    void drop_locked(size_t n) REQUIRES(mu_);
+    Result<size_t> write_locked(IoBuffer& source, Mode mode) REQUIRES(mu_);
+    void note_written_locked(size_t n, Mode mode) REQUIRES(mu_);
     size_t room_locked() const REQUIRES(mu_) { return size_ < capacity_ ? capacity_ - size_ : 0; }
     /// Linux's "not full": an atomic write would succeed.
-    bool writable_locked() const REQUIRES(mu_) { return room_locked() >= kAtomic; }
+    bool writable_locked() const REQUIRES(mu_) {
+        return room_locked() >= kAtomic && pieces_.size() < capacity_ / kMinCapacity;
+    }
     void discard_locked() REQUIRES(mu_);
 
     const uint64_t ino_;
@@ -76,6 +84,13 @@ class Pipe final : public RefCounted {
     size_t head_ GUARDED_BY(mu_) = 0;  // of the oldest byte in storage_
     size_t size_ GUARDED_BY(mu_) = 0;
     size_t capacity_ GUARDED_BY(mu_);
+    /// What the bytes are made of, the oldest first; empty while there has been no packet since the
+    /// pipe was last empty.
+    struct Piece {
+        size_t size;
+        bool packet;
+    };
+    std::deque<Piece> pieces_ GUARDED_BY(mu_);
     uint32_t readers_ GUARDED_BY(mu_) = 0;
     uint32_t writers_ GUARDED_BY(mu_) = 0;
     // How often each end was ever opened: open(2) of a FIFO waits for these to move, so that a
@@ -127,7 +142,7 @@ class PipeFile final : public File {
     bool hangup_hidden_ = false;  // no POLLHUP until a writer has come (Linux: f_version)
 };
 
-/// pipe(2)'s two ends: reading, writing. `flags` is O_NONBLOCK or 0.
+/// pipe(2)'s two ends: reading, writing. `flags`: O_NONBLOCK, O_DIRECT.
 std::pair<RefPtr<File>, RefPtr<File>> make_pipe(Task& task, uint32_t flags);
 
 /// Inode::open of a FIFO (fifo(7)): joins the pipe that hangs on the inode's extras.

@@ -96,11 +96,9 @@ RefPtr<ProcFileSystem> ProcFileSystem::create(RefPtr<PidNamespace> pids) {
 }
 
 RefPtr<Task> task_of_process(const ThreadGroup& group) {
-    if (auto leader = group.leader()) {
-        return leader;
-    }
-    const auto tasks = TaskTable::tasks_of(group);
-    return tasks.empty() ? nullptr : tasks.front();
+    // The first thread that has ended stands for its process all the same.
+    auto ended = group.ended_leader();
+    return ended ? ended : group.leader();
 }
 
 Result<RefPtr<Task>> TaskName::find() const {
@@ -110,7 +108,7 @@ Result<RefPtr<Task>> TaskName::find() const {
     } else {
         task = pids->find_task(tid);
         if (const auto dead = task ? nullptr : pids->find_group(tid)) {
-            task = dead->leader();  // a zombie still has its first thread to show
+            task = dead->ended_leader();  // a zombie still has its first thread to show
         }
     }
     if (!task || task->start_time_ns() != start_ns) {

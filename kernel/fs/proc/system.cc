@@ -5,6 +5,8 @@
 #include "kernel/fs/proc/machine.h"
 #include "kernel/fs/proc/proc.h"
 #include "kernel/fs/registry.h"
+#include "kernel/ipc/ipc_namespace.h"
+#include "kernel/task/container.h"
 
 namespace moat::kernel {
 
@@ -153,16 +155,15 @@ void add_system_files(ProcFileSystem& fs, StaticDirectory& root) {
             static_cast<ull>(m.free / kPageSize), static_cast<ull>(m.resident / kPageSize));
     });
     const auto sysvipc = root.directory("sysvipc");
-    sysvipc->text("shm",
-                  "       key      shmid perms                  size  cpid  lpid nattch   uid   gid"
-                  "  cuid  cgid      atime      dtime      ctime                   rss"
-                  "                  swap\n");
-    sysvipc->text("sem",
-                  "       key      semid perms      nsems   uid   gid  cuid  cgid      otime"
-                  "      ctime\n");
-    sysvipc->text("msg",
-                  "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid"
-                  "  cuid  cgid      stime      rtime      ctime\n");
+    sysvipc->text("shm", [](Task& reader) -> Result<std::string> {
+        return reader.container().ipc().shm().text(reader);
+    });
+    sysvipc->text("sem", [](Task& reader) -> Result<std::string> {
+        return reader.container().ipc().sem().text(reader);
+    });
+    sysvipc->text("msg", [](Task& reader) -> Result<std::string> {
+        return reader.container().ipc().msg().text(reader);
+    });
     const auto pressure = root.directory("pressure");
     for (const char* name : {"cpu", "io", "memory"}) {
         // As with psi=0: nothing is measured, and zeros would be taken for a measurement.

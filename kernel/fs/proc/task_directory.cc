@@ -555,9 +555,11 @@ Result<std::string> namespace_text(const TaskName& name, std::string_view kind, 
     if (kind == "uts") {
         return format_text("uts:[%u]", namespace_number(&task->container()));
     }
+    if (kind == "ipc") {
+        return format_text("ipc:[%u]", namespace_number(&task->container().ipc()));
+    }
     // One for the whole pod; Linux's numbers of the first ones.
     const uint32_t number = kind == "cgroup" ? 4026531835u
-                            : kind == "ipc"  ? 4026531839u
                             : kind == "time" ? 4026531834u
                             : kind == "user" ? 4026531837u
                                              : 4026531840u;
