@@ -3,6 +3,7 @@
 import os
 import unittest
 
+import harness
 import host
 import oci
 
@@ -61,6 +62,23 @@ class Pod(oci.OciCase):
         self.assertIn("No such file", host.read(out))
         self.assertNotIn("mine", self.runtime.call("exec", two, "/bin/ls", "/").stdout)
         self.assert_clean(self.runtime.call("exec", one, "/bin/cat", "/mine"), "1\n")
+
+    def test_containers_share_system_v_objects_and_message_queues(self):
+        sandbox = self.sandbox()
+        shared = [{"type": t} for t in ("pid", "network", "uts", "mount")] + [{"type": "ipc", "path": "/proc/1/ns/ipc"}]
+        script = "ipcs -m | grep -c 0x; ls /dev/mqueue; ipcs -l -m | grep -c 4096"
+        maker, out = self.member(sandbox, ["/bin/sh", "-c", "ipcmk -M 10000 >/dev/null && touch /dev/mqueue/queue && echo made; sleep 1000"],
+                                 root=harness.debian_root(), namespaces=shared)
+        host.wait_for(lambda: host.read(out) == "made\n", 20, lambda: f"the maker: {host.read(out)!r}")
+        _, seen = self.member(sandbox, ["/bin/sh", "-c", script], root=harness.debian_root(), namespaces=shared)
+        host.wait_for(lambda: host.read(seen) == "1\nqueue\n1\n", 20, lambda: f"beside it: {host.read(seen)!r}")
+        # One that asks for a namespace of its own has it to itself.
+        _, alone = self.member(sandbox, ["/bin/sh", "-c", script + "; true"], root=harness.debian_root())
+        host.wait_for(lambda: host.read(alone) == "0\n1\n", 20, lambda: f"alone: {host.read(alone)!r}")
+        # What was made stays while the pod does.
+        self.assert_clean(self.runtime.call("delete", "--force", maker))
+        _, later = self.member(sandbox, ["/bin/sh", "-c", script], root=harness.debian_root(), namespaces=shared)
+        host.wait_for(lambda: host.read(later) == "1\nqueue\n1\n", 20, lambda: f"later: {host.read(later)!r}")
 
     def test_containers_share_the_network(self):
         sandbox = self.sandbox()
