@@ -22,8 +22,11 @@ constexpr int kStatAny = 15;  // SHM_STAT_ANY
 
 ShmTable& table_of(const Task& task) { return task.container().ipc().shm(); }
 
-Result<int64_t> run_one(Task& task, const platform::Order& order) {
-    const auto result = task.thread().run_orders(std::span(&order, 1));
+/// `lent`: a descriptor of ours that the order finds at MOAT_LEND_FD, or none.
+Result<int64_t> run_one(Task& task, const platform::Order& order, int lent = -1) {
+    const std::span orders(&order, 1);
+    const auto result =
+        lent >= 0 ? task.thread().run_orders_with(lent, orders) : task.thread().run_orders(orders);
     task.moved_on();
     if (!result.ok()) {
         return result.error();
@@ -96,15 +99,15 @@ Result<int64_t> sys_shmat(Task& task, int32_t id, uint64_t address, uint32_t fla
         }
     }
     const int host_fd = read_only ? lent.get() : segment->memfd.get();
-    TRY(task.thread().listener().lend(task.thread().event_id, host_fd, MOAT_LEND_FD));
     const int protection = PROT_READ | (read_only ? 0 : PROT_WRITE) | (executable ? PROT_EXEC : 0);
     const int host_flags = MAP_SHARED | (address == 0 ? 0
                                          : remap      ? MAP_FIXED
                                                       : MAP_FIXED_NOREPLACE);
-    auto mapped = run_one(
-        task, {SYS_mmap,
-               {address, size, static_cast<uint64_t>(protection), static_cast<uint64_t>(host_flags),
-                static_cast<uint64_t>(MOAT_LEND_FD), 0}});
+    const platform::Order order{
+        SYS_mmap,
+        {address, size, static_cast<uint64_t>(protection), static_cast<uint64_t>(host_flags),
+         static_cast<uint64_t>(MOAT_LEND_FD), 0}};
+    const auto mapped = run_one(task, order, host_fd);
     if (!mapped.ok()) {
         return mapped.error() == EEXIST ? Errno(EINVAL) : mapped.error();
     }
