@@ -107,7 +107,14 @@ spawner_loop:
         mov     $-1, %r13
         mov     %ebx, %r14d
         cmpl    $MOAT_KIND_ZYGOTE, MOAT_H_KIND(%r15)
-        je      zygote_loop                     // never later: a guest writes to the header, too
+        jne     2f                              // never later: a guest writes to the header, too
+        mov     %r14d, MOAT_H_DONE(%r15)        // before that the next order would be a spawner's
+        lea     MOAT_H_DONE(%r15), %rdi
+        mov     $1, %esi
+        mov     $1, %edx
+        mov     $__NR_futex, %eax
+        syscall
+        jmp     zygote_loop
 2:      mov     %ebx, %r14d
         mov     MOAT_H_SLOT(%r15), %ebp
         and     $(MOAT_MAX_THREADS - 1), %ebp

@@ -192,7 +192,11 @@ Result<RefPtr<HostProcess>> HostProcess::create_zygote() {
     volatile AreaHeader& h = zygote->header();
     h.kind = MOAT_KIND_ZYGOTE;
     zygote->pool_ = std::make_unique<Pool>();
-    post_order(h, ++zygote->sequence_);
+    const uint32_t order = ++zygote->sequence_;
+    post_order(h, order);
+    // Heard before another is given: one that is slow to look would find only the later order, take
+    // it for a spawner's and make a thread instead of a process.
+    TRY(wait_for_word(&h.done, order, *zygote));
     const std::lock_guard<std::mutex> lock(Pool::pool_mu);
     if (!Pool::running) {
         Pool::running = true;
