@@ -617,6 +617,19 @@ func testPodPidNamespace(t *testing.T) {
 	}
 }
 
+func TestContainersShareIpc(t *testing.T) { eachHandler(t, testContainersShareIpc) }
+
+func testContainersShareIpc(t *testing.T) {
+	p := newPod(startDaemon(t))
+	p.start("touch /dev/mqueue/queue; exec sleep 1000")
+	id, log := p.start("until ls /dev/mqueue | grep queue; do usleep 10000; done")
+	p.exited(id)
+	equal(t, stdoutOf(t, log), "queue\n", "a message queue made by the neighbour")
+	other := newPod(p.Daemon)
+	_, out := other.run("ls /dev/mqueue; echo end")
+	equal(t, out, "end\n", "another pod's message queues")
+}
+
 func TestLimitsAreInTheContainersOwnCgroup(t *testing.T) {
 	eachHandler(t, testLimitsAreInTheContainersOwnCgroup)
 }

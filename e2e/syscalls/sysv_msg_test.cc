@@ -2,11 +2,14 @@
 
 #include <signal.h>
 #include <sys/msg.h>
+#include <sys/sem.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "e2e/syscalls/lib/guest.h"
 
@@ -209,6 +212,31 @@ TEST_CASE("msg: keys and wrong arguments") {
     CHECK_THAT(::msgsnd(-1, &m, 1, 0), fails_with(EINVAL));
     CHECK_THAT(::msgrcv(queue.id(), bad<Message>(), 8192, 0, IPC_NOWAIT), fails_with(EFAULT));
     CHECK(queue.stat().msg_qnum == 0);  // as on Linux, it is lost
+}
+
+TEST_CASE("msg: what all queues hold is bounded, whatever their number") {
+    SKIP_UNLESS(running_in_sentry(), "fills a kernel's memory");
+    std::vector<std::unique_ptr<Queue>> queues;
+    size_t held = 0;
+    const std::string text(8192, 'x');
+    int error = 0;
+    while (error == 0 && held < (256u << 20)) {
+        queues.push_back(std::make_unique<Queue>());
+        while (queues.back()->send(1, text) == 0) {
+            held += text.size();
+        }
+        error = errno == EAGAIN ? 0 : errno;
+    }
+    CHECK(error == ENOMEM);
+    CHECK(held > (32u << 20));
+    CHECK(held <= (64u << 20));
+    // Semaphores and POSIX queues live off the same, and what is there goes on.
+    CHECK_THAT(::semget(IPC_PRIVATE, 32000, 0600), fails_with(ENOMEM));
+    CHECK(queues.front()->receive(0) == "1:" + text);
+    CHECK_THAT(queues.front()->send(2, text), succeeds());
+    queues.clear();
+    const Queue again;
+    CHECK_THAT(again.send(1, text), succeeds());
 }
 
 TEST_CASE("msg: permissions are those of the mode") {

@@ -81,6 +81,8 @@ Result<int64_t> sys_restart_syscall(Task& task);
 Result<int64_t> sys_sigaltstack(Task& task, UserPtr<const UserSignalStack> stack,
                                 UserPtr<UserSignalStack> old);
 Status sys_kill(Task& task, int32_t pid, int signal);
+Status sys_pidfd_send_signal(Task& task, Fd fd, int signal, UserPtr<const SignalInfo> info,
+                             uint32_t flags);
 Status sys_tkill(Task& task, int32_t tid, int signal);
 Status sys_tgkill(Task& task, int32_t pid, int32_t tid, int signal);
 
@@ -101,5 +103,9 @@ Status sys_mlockall(Task& task, int flags);
 Status sys_munlockall(Task& task);
 Result<int64_t> sys_brk(Task& task, uint64_t address);
 Status sys_membarrier(Task& task, int command, uint32_t flags, int cpu);
+
+// sys_pidfd.cc
+Result<Fd> sys_pidfd_open(Task& task, int32_t pid, uint32_t flags);
+Result<Fd> sys_pidfd_getfd(Task& task, Fd fd, Fd wanted, uint32_t flags);
 
 }  // namespace moat::kernel

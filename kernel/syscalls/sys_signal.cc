@@ -7,6 +7,7 @@
 #include "kernel/syscalls/handlers.h"
 #include "kernel/syscalls/syscall.h"
 #include "kernel/task/container.h"
+#include "kernel/task/pidfd.h"
 #include "kernel/task/task_signals.h"
 #include "kernel/task/task_table.h"
 #include "kernel/time/clock.h"
@@ -329,6 +330,37 @@ Status sys_rt_sigqueueinfo(Task& task, int32_t pid, int signal, UserPtr<const Si
     const RefPtr<ThreadGroup> target = task.pid_namespace().find_group(pid);
     if (!target) {
         return Errno(ESRCH);
+    }
+    return signal_group(task, *target, info);
+}
+
+Status sys_pidfd_send_signal(Task& task, Fd fd, int signal, UserPtr<const SignalInfo> user,
+                             uint32_t flags) {
+    if (flags != 0) {
+        return Errno(EINVAL);
+    }
+    const RefPtr<File> file = TRY(task.fds().get(fd));
+    const RefPtr<ThreadGroup> target = TRY(process_of_pidfd(*file));
+    if (&target->pid_namespace() != &task.pid_namespace()) {
+        return Errno(EINVAL);  // Linux: access_pidfd_pidns()
+    }
+    if (target->state() == ThreadGroup::State::kReaped) {
+        return Errno(ESRCH);
+    }
+    SignalInfo info =
+        SignalInfo::from_process(signal, SI_USER, task.pid(), task.credentials()->uid);
+    if (signal < 0 || signal > kSignalCount) {
+        return Errno(EINVAL);
+    }
+    if (user) {
+        info = TRY(task.copy_in(user));
+        if (info.signo != signal) {
+            return Errno(EINVAL);
+        }
+        // Nobody may pretend to be the kernel or kill(2), except to itself.
+        if ((info.code >= 0 || info.code == SI_TKILL) && target.get() != &task.group()) {
+            return Errno(EPERM);
+        }
     }
     return signal_group(task, *target, info);
 }

@@ -11,6 +11,7 @@
 #include "kernel/syscalls/handlers.h"
 #include "kernel/syscalls/syscall.h"
 #include "kernel/task/futex.h"
+#include "kernel/task/pidfd.h"
 #include "kernel/task/task_life.h"
 #include "kernel/task/task_signals.h"
 #include "kernel/task/task_table.h"
@@ -166,6 +167,7 @@ Result<int64_t> sys_waitid(Task& task, int idtype, int32_t id, UserPtr<SignalInf
     if ((options & ~kAllowed) != 0 || (options & (WEXITED | WSTOPPED | WCONTINUED)) == 0) {
         return Errno(EINVAL);
     }
+    bool never_waits = false;
     switch (idtype) {
         case P_ALL:
             break;
@@ -179,29 +181,47 @@ Result<int64_t> sys_waitid(Task& task, int idtype, int32_t id, UserPtr<SignalInf
                 return Errno(EINVAL);
             }
             break;
-        case P_PIDFD:
-            return unsupported("waitid P_PIDFD", EBADF);
+        case P_PIDFD: {
+            if (id < 0) {
+                return Errno(EINVAL);
+            }
+            const RefPtr<File> file = TRY(task.fds().get(Fd{id}));
+            const RefPtr<ThreadGroup> target = TRY(process_of_pidfd(*file));
+            if (&target->pid_namespace() != &task.pid_namespace() ||
+                target->state() == ThreadGroup::State::kReaped) {
+                return Errno(ECHILD);
+            }
+            idtype = P_PID;
+            id = target->pid();
+            never_waits = (options & WNOHANG) == 0 && file->nonblocking();
+            options |= never_waits ? WNOHANG : 0;
+            break;
+        }
         default:
             return Errno(EINVAL);
     }
-    return TaskLife::wait(task, idtype, id, options,
-                          [info, usage](Task& t, const WaitResult& result) -> Result<int64_t> {
-                              if (info) {
-                                  SignalInfo report;
-                                  if (result.code != 0) {
-                                      report.signo = SIGCHLD;
-                                      report.code = result.code;
-                                      report.process.pid = result.pid;
-                                      report.process.uid = result.uid;
-                                      report.process.status = result.status;
-                                  }
-                                  TRY(t.copy_out(info, report));
-                              }
-                              if (usage && result.code != 0) {
-                                  TRY(t.copy_out(usage, usage_of(result)));
-                              }
-                              return 0;
-                          });
+    return TaskLife::wait(
+        task, idtype, id, options,
+        [info, usage, never_waits](Task& t, const WaitResult& result) -> Result<int64_t> {
+            if (never_waits && result.code == 0) {
+                return Errno(EAGAIN);
+            }
+            if (info) {
+                SignalInfo report;
+                if (result.code != 0) {
+                    report.signo = SIGCHLD;
+                    report.code = result.code;
+                    report.process.pid = result.pid;
+                    report.process.uid = result.uid;
+                    report.process.status = result.status;
+                }
+                TRY(t.copy_out(info, report));
+            }
+            if (usage && result.code != 0) {
+                TRY(t.copy_out(usage, usage_of(result)));
+            }
+            return 0;
+        });
 }
 
 // ---------------------------------------------------------------- ids

@@ -8,6 +8,7 @@
 #include "kernel/ipc/shm.h"
 #include "kernel/mm/address_space.h"
 #include "kernel/syscalls/syscall.h"
+#include "kernel/task/pidfd.h"
 #include "kernel/task/task_life.h"
 #include "kernel/task/task_run.h"
 #include "kernel/task/task_signals.h"
@@ -90,8 +91,10 @@ Result<int64_t> TaskLife::clone(Task& task, const CloneArguments& arguments) {
     if ((flags & kNamespaceFlags) != 0) {
         return unsupported("clone with new namespaces", EPERM);
     }
-    if ((flags & CLONE_PIDFD) != 0) {
-        return unsupported("clone CLONE_PIDFD", EINVAL);
+    // Where clone(2) stores the descriptor is where it would store the child's number.
+    if ((flags & CLONE_PIDFD) != 0 &&
+        (flags & (CLONE_THREAD | CLONE_PARENT_SETTID | CLONE_DETACHED)) != 0) {
+        return Errno(EINVAL);
     }
     TRY(check_process_count(task));
     if (!task.in_stub()) {
@@ -161,6 +164,10 @@ Result<int64_t> TaskLife::clone_process(Task& task, const CloneArguments& argume
     TRY(container.charge_task());
     auto uncharge = Cleanup([&] { container.release_task(); });
 
+    std::optional<FdReservation> pidfd;
+    if ((flags & CLONE_PIDFD) != 0) {
+        pidfd.emplace(TRY(task.fds().reserve(task.rlimit(RLIMIT_NOFILE))));
+    }
     auto group = make_ref<ThreadGroup>();
     group->container_ = &container;
     group->exit_signal_ = arguments.exit_signal;
@@ -245,6 +252,10 @@ Result<int64_t> TaskLife::clone_process(Task& task, const CloneArguments& argume
     group->vfork_pending_.store((flags & CLONE_VFORK) != 0);
     if ((flags & CLONE_PARENT_SETTID) != 0) {
         (void)task.copy_out(arguments.parent_tid, pid);
+    }
+    if (pidfd) {
+        const Fd fd = std::move(*pidfd).install(make_ref<PidFile>(group, 0), CloseOnExec::kYes);
+        (void)task.copy_out(arguments.parent_tid, to_integer(fd));
     }
     if ((flags & CLONE_CHILD_SETTID) != 0) {
         (void)child->copy_out(arguments.child_tid, pid);
