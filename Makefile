@@ -7,10 +7,10 @@ JOBS ?= $(shell nproc)
 .DEFAULT_GOAL := help
 PREFIX ?= /usr/local
 
-.PHONY: install uninstall help packages build run test check-unit check-syscalls check-oci check-programs check-cri check-critest check-kubelet fuzz bench bench-cri stress-cri format check-style clean
+.PHONY: install uninstall help packages build run test check-unit check-syscalls check-oci check-programs check-cri check-critest check-kubelet e2e-cluster fuzz bench bench-cri stress-cri format check-style clean
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 packages:
 	@scripts/install-packages.sh build
@@ -47,6 +47,10 @@ check-programs: build ## run PostgreSQL, Redis, SQLite, nginx, node and Python s
 check-kubelet: build ## run kubelet with static pods on moatd
 	@scripts/install-packages.sh test
 	@scripts/run-suites.py kubelet
+
+e2e-cluster: build ## run a cluster of one node: control plane, kubelet, kube-proxy, kubectl (FAST=1; WRITE=1: docs/cluster.md)
+	@scripts/install-packages.sh test
+	@FAST=$(FAST) e2e/cluster/run.py $(if $(WRITE),--write) $(TESTS)
 
 check-critest: build ## run the CRI's conformance tests on both handlers (WRITE=1: the README's table)
 	@scripts/install-packages.sh test

@@ -18,7 +18,8 @@ test_packages=(
     clang-format-14
     mmdebstrap xz-utils            # the Debian root that e2e/oci runs
     containernetworking-plugins iptables  # the CNI plugins' own binaries, and what portmap calls
-    nftables                       # host ports of the built-in network
+    nftables                       # host ports of the built-in network, kube-proxy
+    openssl wget                   # e2e/cluster's keys; its client on the node
     runc                           # the reference: a test that runc fails is wrong
 )
 bench_packages=(runc)

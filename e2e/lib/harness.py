@@ -101,8 +101,9 @@ def clean_up(before):
 class Result(unittest.TestResult):
     """One line a test as it ends, what went wrong below it."""
 
-    def __init__(self):
+    def __init__(self, record=None):
         super().__init__()
+        self.record = record if record is not None else []
         self.passed = 0
         self.bad = 0
         self.began = 0.0
@@ -115,7 +116,9 @@ class Result(unittest.TestResult):
         self.pending = []
 
     def line(self, word, test, text=""):
-        print(f"{word:<5} {test.id()} ({time.monotonic() - self.began:.1f} s){text}", flush=True)
+        seconds = time.monotonic() - self.began
+        self.record.append((word, test.id(), seconds, text.removeprefix(": ")))
+        print(f"{word:<5} {test.id()} ({seconds:.1f} s){text}", flush=True)
 
     def stopTest(self, test):
         super().stopTest(test)
@@ -192,17 +195,20 @@ def main(modules, prepare=None):
     return 1 if failed or not passed else 0
 
 
-def run_modules(modules, patterns=()):
-    """Runs the tests of `modules` whose names contain one of `patterns`. Returns (passed, failed, skipped)."""
+def run_modules(modules, patterns=(), record=None):
+    """Runs the tests of `modules` whose names contain one of `patterns`. Returns (passed, failed, skipped).
+
+    `record` gets (ok|FAIL|skip, test, seconds, reason) of each run of a test.
+    """
     loader = unittest.TestLoader()
     if patterns:
         loader.testNamePatterns = [f"*{p}*" for p in patterns]
-    result = Result()
+    result = Result(record)
     unittest.TestSuite(loader.loadTestsFromModule(m) for m in modules).run(result)
     if 0 < len(result.bad_tests) <= 5:
         # A machine shared by others stalls now and then: what fails is tried once more, and named.
         print(f"a second time: {', '.join(t.id() for t in result.bad_tests)}", flush=True)
-        again = Result()
+        again = Result(result.record)
         unittest.TestSuite(result.bad_tests).run(again)
         result.passed += again.passed
         # What did not even run this time (its module could not be set up again) stays bad.
