@@ -349,6 +349,108 @@ TEST_CASE("futex: priority inheritance mutexes lock, refuse strangers and hand o
     CHECK(got);
 }
 
+/// A mutex with an owner in shared memory.
+class PiMutex {
+  public:
+    explicit PiMutex(int robust = PTHREAD_MUTEX_STALLED, int type = PTHREAD_MUTEX_NORMAL)
+        : memory_(4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS) {
+        pthread_mutexattr_t attributes;
+        ::pthread_mutexattr_init(&attributes);
+        ::pthread_mutexattr_setprotocol(&attributes, PTHREAD_PRIO_INHERIT);
+        ::pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+        ::pthread_mutexattr_setrobust(&attributes, robust);
+        ::pthread_mutexattr_settype(&attributes, type);
+        REQUIRE(::pthread_mutex_init(get(), &attributes) == 0);
+    }
+    pthread_mutex_t* get() const { return memory_.as<pthread_mutex_t>(); }
+    int* counter() const { return memory_.as<int>(1024); }
+
+  private:
+    Mapping memory_;
+};
+
+TEST_CASE("futex: priority inheritance mutexes exclude, among threads and processes") {
+    const PiMutex mutex;
+    constexpr int kRounds = 2000;
+    const auto work = [&] {
+        for (int i = 0; i < kRounds; ++i) {
+            ::pthread_mutex_lock(mutex.get());
+            const int seen = *mutex.counter();
+            if (i % 16 == 0) {
+                ::sched_yield();
+            }
+            *mutex.counter() = seen + 1;
+            ::pthread_mutex_unlock(mutex.get());
+        }
+    };
+    {
+        Child child([&] {
+            Thread a(work);
+            Thread b(work);
+        });
+        Thread c(work);
+        Thread d(work);
+        CHECK(child.wait() == exited(0));
+    }
+    CHECK(*mutex.counter() == 4 * kRounds);
+}
+
+TEST_CASE("futex: an owner that dies leaves a priority inheritance mutex to the next") {
+    const PiMutex mutex(PTHREAD_MUTEX_ROBUST);
+    Gate locked;
+    Child owner([&] {
+        ::pthread_mutex_lock(mutex.get());
+        locked.open();
+        ::pause();
+    });
+    locked.wait();
+    int result = -1;
+    Thread waiter([&] { result = ::pthread_mutex_lock(mutex.get()); });
+    wait_until_blocked(::getpid(), waiter.tid());
+    owner.kill(SIGKILL);
+    waiter.join();
+    CHECK(result == EOWNERDEAD);
+    // And with nobody waiting at that time.
+    const PiMutex quiet(PTHREAD_MUTEX_ROBUST);
+    in_child([&] { ::pthread_mutex_lock(quiet.get()); });
+    CHECK(::pthread_mutex_lock(quiet.get()) == EOWNERDEAD);
+    CHECK(::pthread_mutex_consistent(quiet.get()) == 0);
+    CHECK(::pthread_mutex_unlock(quiet.get()) == 0);
+    CHECK(::pthread_mutex_lock(quiet.get()) == 0);
+    CHECK(::pthread_mutex_unlock(quiet.get()) == 0);
+}
+
+TEST_CASE("futex: priority inheritance locks time out and refuse what cannot be") {
+    const PiMutex mutex(PTHREAD_MUTEX_STALLED, PTHREAD_MUTEX_ERRORCHECK);
+    REQUIRE(::pthread_mutex_lock(mutex.get()) == 0);
+    CHECK(::pthread_mutex_lock(mutex.get()) == EDEADLK);
+    int result = 0;
+    Thread other([&] {
+        timespec soon{};
+        ::clock_gettime(CLOCK_REALTIME, &soon);
+        soon.tv_sec += soon.tv_nsec >= 980'000'000 ? 1 : 0;
+        soon.tv_nsec = (soon.tv_nsec + 20'000'000) % 1'000'000'000;
+        result = ::pthread_mutex_timedlock(mutex.get(), &soon);
+    });
+    other.join();
+    CHECK(result == ETIMEDOUT);
+    CHECK(::pthread_mutex_unlock(mutex.get()) == 0);
+    Word word{0};
+    CHECK_THAT(::syscall(SYS_futex, &word, FUTEX_UNLOCK_PI, 0, nullptr, nullptr, 0),
+               fails_with(EPERM));
+    CHECK_THAT(::syscall(SYS_futex, &word, FUTEX_LOCK_PI, 0, nullptr, nullptr, 0), succeeds());
+    CHECK((word & FUTEX_TID_MASK) == static_cast<uint32_t>(gettid_now()));
+    CHECK_THAT(::syscall(SYS_futex, &word, FUTEX_LOCK_PI, 0, nullptr, nullptr, 0),
+               fails_with(EDEADLK));
+    CHECK_THAT(::syscall(SYS_futex, &word, FUTEX_UNLOCK_PI, 0, nullptr, nullptr, 0), succeeds());
+    CHECK((word & FUTEX_TID_MASK) == 0);
+    word = 0x3ffffff0;  // nobody
+    CHECK_THAT(::syscall(SYS_futex, &word, FUTEX_LOCK_PI, 0, nullptr, nullptr, 0),
+               fails_with(ESRCH));
+    CHECK_THAT(::syscall(SYS_futex, bad<uint32_t>(), FUTEX_LOCK_PI, 0, nullptr, nullptr, 0),
+               fails_with(EFAULT));
+}
+
 TEST_CASE("futex: timed locks of libc time out") {
     pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     ::pthread_mutex_lock(&mutex);

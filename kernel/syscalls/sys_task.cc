@@ -16,6 +16,7 @@
 #include "kernel/task/task_signals.h"
 #include "kernel/task/task_table.h"
 #include "kernel/time/clock.h"
+#include "kernel/time/guest_clock.h"
 
 namespace moat::kernel {
 
@@ -344,8 +345,28 @@ Result<int64_t> sys_futex(Task& task, GuestAddr address, int operation, uint32_t
         case FUTEX_WAKE_OP:
             return futex_wake_op(task, address, second, static_cast<int>(value),
                                  static_cast<int>(timeout), value3, is_private);
+        case FUTEX_LOCK_PI:
+        case FUTEX_LOCK_PI2: {
+            Deadline deadline = Deadline::never();
+            if (timeout != 0) {
+                const auto t = TRY(task.copy_in(UserPtr<const timespec>(timeout)));
+                if (t.tv_sec < 0 || t.tv_nsec < 0 || t.tv_nsec >= 1'000'000'000) {
+                    return Errno(EINVAL);
+                }
+                // The old command knows but one clock.
+                const bool real =
+                    command == FUTEX_LOCK_PI || (operation & FUTEX_CLOCK_REALTIME) != 0;
+                deadline = Deadline::at(
+                    monotonic_deadline(real ? CLOCK_REALTIME : CLOCK_MONOTONIC, to_ns(t)));
+            }
+            return futex_lock_pi(task, address, is_private, MayBlock::kYes, deadline);
+        }
+        case FUTEX_TRYLOCK_PI:
+            return futex_lock_pi(task, address, is_private, MayBlock::kNo, Deadline::never());
+        case FUTEX_UNLOCK_PI:
+            return futex_unlock_pi(task, address, is_private);
         default:
-            return unsupported("futex with priority inheritance", ENOSYS);
+            return unsupported("futex requeue with priority inheritance", ENOSYS);
     }
 }
 

@@ -6,19 +6,14 @@
 #include <list>
 
 #include "kernel/mm/address_space.h"
+#include "kernel/task/futex_key.h"
 #include "kernel/task/task.h"
 
 namespace moat::kernel {
 
 namespace {
 
-/// What a futex word is: an address of an address space, or an offset of a shared object.
-struct Key {
-    uint64_t object = 0;  ///< the AddressSpace, or the object's identity from the host
-    uint64_t offset = 0;
-    bool shared = false;
-    bool operator==(const Key&) const = default;
-};
+using Key = FutexKey;
 
 /// One sleeping task. Owned by its continuation and, while it is queued, by its bucket.
 struct FutexWaiter : RefCounted {
@@ -44,17 +39,7 @@ Bucket& bucket_of(const Key& key) {
 static_assert(kBuckets == 1 << 8);
 
 Result<Key> key_of(Task& task, GuestAddr address, bool is_private) {
-    if ((to_integer(address) & 3) != 0) {
-        return Errno(EINVAL);
-    }
-    Key key;
-    if (!is_private && task.mm().shared_key(address, key.object, key.offset)) {
-        key.shared = true;
-        return key;
-    }
-    key.object = reinterpret_cast<uint64_t>(&task.mm());
-    key.offset = to_integer(address);
-    return key;
+    return futex_key_of(task, address, is_private);
 }
 
 /// Takes up to `count` fitting waiters out of a locked bucket.
@@ -98,6 +83,20 @@ bool withdraw(FutexWaiter& waiter) {
 }
 
 }  // namespace
+
+Result<FutexKey> futex_key_of(Task& task, GuestAddr address, bool is_private) {
+    if ((to_integer(address) & 3) != 0) {
+        return Errno(EINVAL);
+    }
+    FutexKey key;
+    if (!is_private && task.mm().shared_key(address, key.object, key.offset)) {
+        key.shared = true;
+        return key;
+    }
+    key.object = reinterpret_cast<uint64_t>(&task.mm());
+    key.offset = to_integer(address);
+    return key;
+}
 
 Result<int64_t> futex_wait(Task& task, GuestAddr address, uint32_t expected, uint32_t bits,
                            bool is_private, int64_t deadline_ns, bool has_deadline) {

@@ -185,6 +185,7 @@ Result<int64_t> TaskLife::exec(Task& task, DirFd dirfd, const std::string& path,
     const RefPtr<AddressSpace> old_mm = task.mm_ref();
     const RefPtr<platform::HostThread> old_thread = task.thread_ref();
     const bool process_lives = old_mm->users() > 1;
+    exit_pi_locks(task);
     exit_robust_list(task);  // robust locks may lie in memory that others share
     if (process_lives) {
         if (task.clear_child_tid_ != 0) {

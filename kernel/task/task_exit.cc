@@ -46,6 +46,7 @@ void close_files(Task& task) {
 /// in shared mappings, too.
 void release_words(Task& task, bool memory_lives) {
     exit_robust_list(task);
+    exit_pi_locks(task);
     if (memory_lives && task.clear_child_tid() != 0) {
         const UserPtr<int32_t> word(task.clear_child_tid());
         (void)task.copy_out(word, 0);
