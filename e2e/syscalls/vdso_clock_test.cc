@@ -1,12 +1,14 @@
 // Clocks, by the vDSO and by system calls.
 
 #include <elf.h>
+#include <pthread.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 
@@ -103,6 +105,28 @@ TEST_CASE("clocks: another process's processor clock can be read") {
     clockid_t clock;
     REQUIRE(::clock_getcpuclockid(child.pid(), &clock) == 0);
     CHECK(eventually([&] { return by_call(clock) > 1'000'000; }));
+}
+
+TEST_CASE("clocks: each thread has a processor clock that the others can read") {
+    std::atomic<bool> end{false};
+    Pipe pipe;
+    char c;
+    {
+        Thread busy([&] {
+            while (!end) {
+            }
+        });
+        Thread idle([&] { (void)::read(pipe.read_end.get(), &c, 1); });
+        wait_until_blocked(::getpid(), idle.tid());
+        clockid_t busy_clock, idle_clock;
+        REQUIRE(::pthread_getcpuclockid(busy.handle(), &busy_clock) == 0);
+        REQUIRE(::pthread_getcpuclockid(idle.handle(), &idle_clock) == 0);
+        const int64_t idle_before = by_call(idle_clock), busy_before = by_call(busy_clock);
+        CHECK(eventually([&] { return by_call(busy_clock) > busy_before + 100'000'000; }));
+        CHECK(by_call(idle_clock) < idle_before + 20'000'000);
+        end = true;
+        CHECK(write_all(pipe.write_end.get(), "x"));
+    }
 }
 
 TEST_CASE("clocks: errors") {

@@ -70,12 +70,6 @@ bool blocks_the_kick(const HostThread& thread) {
     return (mask_of(status, "\nSigBlk:") & mask_of(status, "\nSigPnd:") & kBit) != 0;
 }
 
-uint64_t cpu_ns_of(const HostThread& thread) {
-    char text[128];
-    read_thread_file(thread, "schedstat", text, sizeof text);
-    return strtoull(text, nullptr, 10);
-}
-
 /// Whether to go on watching.
 bool look(Watched& watched, Clock::time_point now) {
     HostThread& thread = *watched.thread;
@@ -87,7 +81,7 @@ bool look(Watched& watched, Clock::time_point now) {
         thread.kick_answered();
         return false;
     }
-    const uint64_t cpu = cpu_ns_of(thread);
+    const uint64_t cpu = thread_cpu_ns(thread);
     if (!watched.cpu_ns) {
         watched.cpu_ns = cpu;
     } else if (cpu - *watched.cpu_ns > kPatienceCpuNs) {
@@ -128,6 +122,12 @@ void* watch_main(void*) {
 }
 
 }  // namespace
+
+uint64_t thread_cpu_ns(const HostThread& thread) {
+    char text[128];
+    read_thread_file(thread, "schedstat", text, sizeof text);
+    return strtoull(text, nullptr, 10);
+}
 
 void watch_kick(RefPtr<HostThread> thread) {
     constexpr auto kPatience = std::chrono::milliseconds(kKickPatienceMs);

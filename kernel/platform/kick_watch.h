@@ -11,6 +11,10 @@ namespace moat::platform {
 /// kKickPatienceMs. Starts its own thread when it is first needed.
 void watch_kick(RefPtr<HostThread> thread);
 
+/// Processor time of a host thread in nanoseconds, as the host tells it: exact to a tick. One that
+/// was used before has that of its former users too. 0: it has ended.
+uint64_t thread_cpu_ns(const HostThread& thread);
+
 /// How long a kicked thread is left alone, in milliseconds.
 inline constexpr int kKickPatienceMs = 100;
 

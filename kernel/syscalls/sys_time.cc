@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "kernel/fs/proc/task_view.h"
 #include "kernel/syscalls/handlers_io.h"
 #include "kernel/syscalls/io_common.h"
 #include "kernel/syscalls/syscall.h"
@@ -55,10 +56,7 @@ Result<int64_t> other_cpu_ns(Task& task, int clock) {
     if (!thread || &thread->group() != &task.group()) {
         return Errno(EINVAL);  // only its own process's threads
     }
-    if (TaskTable::tasks_of(task.group()).size() > 1) {
-        return unsupported("clock of one thread among several", EINVAL);
-    }
-    return static_cast<int64_t>(task.group().cpu_ns());
+    return static_cast<int64_t>(cpu_times(*thread).user_ns);
 }
 
 /// Sleeps until `deadline_ns` of CLOCK_MONOTONIC. `remaining`: null for absolute sleeps.

@@ -249,7 +249,7 @@ constexpr SyscallEntry kEntries[] = {
     full<sys_timer_getoverrun>(225, "timer_getoverrun", "int"),
     full<sys_timer_delete>(226, "timer_delete", "int"),
     refused(227, "clock_settime", EPERM, "the clock is the host's"),
-    partial<sys_clock_gettime>(228, "clock_gettime", "int, ptr", "not the CPU clocks of other threads"),
+    full<sys_clock_gettime>(228, "clock_gettime", "int, ptr"),
     partial<sys_clock_getres>(229, "clock_getres", "int, ptr", "not the CPU clocks of other threads"),
     partial<sys_clock_nanosleep>(230, "clock_nanosleep", "int, hex, timespec, ptr", "not by CPU clocks"),
     full<sys_exit_group>(231, "exit_group", "int"),

@@ -33,7 +33,9 @@ struct PiWaiter : RefCounted {
 };
 
 struct PiLock {
-    RefPtr<Task> owner;  // as the word said when the first waiter came, then whom we gave it
+    // As the word said when the first waiter came, then whom we gave it. Compared only; it does not
+    // outlive the task, see exit_pi_locks().
+    const Task* owner = nullptr;
     std::list<RefPtr<PiWaiter>> waiters;
 };
 
@@ -82,7 +84,7 @@ bool hand_over_locked(Table& t, std::map<FutexKey, PiLock>::iterator at, uint32_
         }
         next->owns = true;
         WakeScope::post(next->task, EPOLLIN);
-        lock.owner = next->task;
+        lock.owner = next->task.get();
         if (lock.waiters.empty()) {
             t.locks.erase(at);
             lock_count.fetch_sub(1, std::memory_order_relaxed);
@@ -135,7 +137,7 @@ Result<int64_t> futex_lock_pi(Task& task, GuestAddr address, bool is_private, Ma
             const uint32_t mine = number_of(task) | (value & FUTEX_OWNER_DIED) |
                                   (at != t.locks.end() ? uint32_t{FUTEX_WAITERS} : 0u);
             if (at != t.locks.end()) {
-                at->second.owner = RefPtr<Task>(&task);
+                at->second.owner = &task;
             }
             TRY(task.copy_out_bytes(address, &mine, sizeof mine));
             return 0;
@@ -169,7 +171,7 @@ Result<int64_t> futex_lock_pi(Task& task, GuestAddr address, bool is_private, Ma
         }
         PiLock& made = t.locks[key];
         lock_count.fetch_add(1, std::memory_order_relaxed);
-        made.owner = owner;
+        made.owner = owner.get();
         made.waiters.push_back(waiter);
     }
     return block(task, {}, deadline, [waiter](Task&, Wake wake) -> Result<int64_t> {

@@ -5,6 +5,7 @@
 #include "kernel/fs/fd_table.h"
 #include "kernel/fs/proc/machine.h"
 #include "kernel/fs/tty/tty.h"
+#include "kernel/platform/kick_watch.h"
 #include "kernel/task/container.h"
 #include "kernel/task/fs_context.h"
 
@@ -13,7 +14,11 @@ namespace moat::kernel {
 CpuTimes cpu_times(const ThreadGroup& group) { return {group.cpu_ns(), 0}; }
 
 CpuTimes cpu_times(Task& task) {
-    return TaskTable::tasks_of(task.group()).size() == 1 ? cpu_times(task.group()) : CpuTimes();
+    if (TaskTable::tasks_of(task.group()).size() == 1) {
+        return cpu_times(task.group());
+    }
+    const RefPtr<platform::HostThread> thread = task.thread_ref();
+    return {thread ? platform::thread_cpu_ns(*thread) : 0, 0};
 }
 
 CpuTimes children_cpu_times(const ThreadGroup& group) { return {group.children_cpu_ns(), 0}; }

@@ -26,8 +26,7 @@ struct CpuTimes {
 /// Of all threads, ended ones too. The host tells only the sum: it stands as user time, because the
 /// sentry does a guest's system time.
 CpuTimes cpu_times(const ThreadGroup& group);
-/// Of one thread: its process's, where it is the only one; 0 otherwise (the host tells it by
-/// process).
+/// Of one thread.
 CpuTimes cpu_times(Task& task);
 /// Of children that were waited for.
 CpuTimes children_cpu_times(const ThreadGroup& group);
