@@ -44,7 +44,7 @@ check-programs: build ## run PostgreSQL, Redis, SQLite, nginx, node and Python s
 	@scripts/install-packages.sh test
 	@scripts/run-suites.py programs
 
-check-kubelet: build ## run kubelet with static pods on moatd
+check-kubelet: build ## run kubelet with static pods on moatd (SLOW=1: image collection by threshold and age too, 11 min)
 	@scripts/install-packages.sh test
 	@scripts/run-suites.py kubelet
 

@@ -20,6 +20,7 @@ test_packages=(
     containernetworking-plugins iptables  # the CNI plugins' own binaries, and what portmap calls
     nftables                       # host ports of the built-in network, kube-proxy
     openssl wget                   # e2e/cluster's keys; its client on the node
+    dbus-daemon python3-jeepney    # a stand-in for logind: kubelet's graceful node shutdown
     runc                           # the reference: a test that runc fails is wrong
 )
 bench_packages=(runc)

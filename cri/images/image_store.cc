@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
@@ -145,6 +146,17 @@ Result<std::optional<ImageRecord>> ImageStore::find(const std::string& text) {
     return std::optional<ImageRecord>();
 }
 
+namespace {
+
+/// So full that kubelet may be after space: by default it collects images at 85 % and evicts pods
+/// at 85 or 90 %.
+bool is_short_of_space(const std::string& directory) {
+    struct statvfs found;
+    return ::statvfs(directory.c_str(), &found) == 0 && found.f_bavail < found.f_blocks / 4;
+}
+
+}  // namespace
+
 Status ImageStore::remove(const std::string& reference) {
     const auto image = TRY(find(reference));
     if (!image) {
@@ -152,7 +164,17 @@ Status ImageStore::remove(const std::string& reference) {
     }
     TRY(database_.run("DELETE FROM images WHERE id=?", image->id));
     spdlog::info("image {}: removed", image->id);
-    return collect();
+    TRY(collect());
+    if (is_short_of_space(directory_)) {
+        // Kubelet removes images under pressure, looks at once how much of the disk is free, and
+        // evicts pods if that is not enough.
+        constexpr std::chrono::seconds kLongest(60);
+        if (!trash_.wait_empty(kLongest)) {
+            spdlog::warn("image {}: its files are not gone within {} s", image->id,
+                         kLongest.count());
+        }
+    }
+    return {};
 }
 
 Result<std::unique_ptr<ImageStore::Workspace>> ImageStore::workspace() {

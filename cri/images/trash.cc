@@ -55,13 +55,21 @@ void Trash::work() {
         }
         const Item item = std::move(items_.front());
         items_.pop_front();
+        removing_ = true;
         guard.unlock();
         if (const Status removed = remove_tree(item.path); !removed.ok()) {
             // The next start tries again.
             spdlog::error("files of removed images: {}", removed.error().message());
         }
         guard.lock();
+        removing_ = false;
+        removed_.notify_all();
     }
+}
+
+bool Trash::wait_empty(std::chrono::seconds longest) {
+    std::unique_lock guard(mu_);
+    return removed_.wait_for(guard, longest, [this] { return items_.empty() && !removing_; });
 }
 
 }  // namespace moat::cri

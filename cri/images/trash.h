@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -24,6 +25,8 @@ class Trash {
 
     /// Nothing at `path` is a success.
     Status take(const std::string& path);
+    /// Waits until everything that was taken is gone, for so long at most. False: it is not.
+    bool wait_empty(std::chrono::seconds longest);
 
   private:
     struct Item {
@@ -35,7 +38,9 @@ class Trash {
     const std::string directory_;
     std::mutex mu_;
     std::condition_variable changed_;
+    std::condition_variable removed_;
     std::deque<Item> items_;  ///< guarded by mu_
+    bool removing_ = false;   ///< an item that is not in items_ any more; guarded by mu_
     bool ending_ = false;     ///< guarded by mu_
     std::thread worker_;      ///< started by the first item; guarded by mu_ until ending_
 };

@@ -15,13 +15,16 @@ class PodCase(harness.Case):
     alone = False
 
     def setUp(self):
-        self.node = static_node.shared()
+        self.node = self.the_node()
         if self.alone:
             super().setUp()
         else:
             self.directory = tempfile.mkdtemp(dir=harness.scratch())
             self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
         os.chmod(self.directory, 0o777)  # pods with user namespaces reach it too
+
+    def the_node(self):
+        return static_node.shared()
 
     def apply(self, name, spec, **metadata):
         self.node.apply(name, spec, **metadata)

@@ -3,14 +3,15 @@
 import unittest
 
 import lifecycle_test
-import static_node
 import pods_test
 import resources_test
 import restart_test
+import static_node
+import whole_node_test
 from together import Together
 
 SIDE_BY_SIDE = [pods_test, lifecycle_test, resources_test]
-ALONE = [restart_test]
+ALONE = [restart_test, whole_node_test]
 
 
 def load_tests(loader, _tests, _pattern):
