@@ -147,7 +147,7 @@ class Kubectl:
             terminal.process.send_signal(signal.SIGTERM)
             terminal.end()
 
-    def test_logs(self):
+    def test_logs_of_two_lives(self):
         script = "[ -e /shared/again ] || { echo first life; touch /shared/again; exit 1; }; i=0; while [ $i -lt 200 ]; do echo line-$i; i=$((i+1)); done; " \
                  "until [ -e /shared/go ]; do usleep 10000; done; echo the end"
         self.start_pod("talks", container("main", script, volumeMounts=[{"name": "shared", "mountPath": "/shared"}]),

@@ -33,7 +33,7 @@ from node import IMAGE  # noqa: E402
 MODULES = [workloads_test, pods_test, kubectl_test, services_test, figures_test, restart_test]
 FAST = [
     "workloads_test.OnMoat.test_job_completes", "pods_test.OnMoat.test_config_maps", "SideBySide.test_both", "OnMoat.test_run_and_exec",
-    "OnNative.test_run_and_exec", "OnMoat.test_exec_on_a_terminal", "kubectl_test.OnMoat.test_logs", "OnMoat.test_port_forward",
+    "OnNative.test_run_and_exec", "OnMoat.test_exec_on_a_terminal", "OnMoat.test_logs_of_two_lives", "OnMoat.test_port_forward",
     "OnMoat.test_debug", "test_cluster_address", "test_moatd_killed",
 ]
 PAGE = os.path.join(harness.ROOT, "docs", "cluster.md")

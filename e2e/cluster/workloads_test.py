@@ -45,6 +45,17 @@ class Workloads:
         self.kubectl("delete", "deployment/web", "--timeout=60s")
         self.wait(lambda: not self.cluster.list("Pod", "app=web"), "its pods are gone")
 
+    def test_thirty_pods_come_and_go_at_once(self):
+        self.deployment("crowd", 30, self.template([web("crowd")]))
+        self.kubectl("rollout", "status", "deployment/crowd", "--timeout=240s", seconds=300)
+        pods = self.pods_of("app=crowd")
+        self.assertEqual(len({p["status"]["podIP"] for p in pods}), 30)
+        self.assertEqual({c["restartCount"] for p in pods for c in p["status"]["containerStatuses"]}, {0})
+        here, there = pods[0]["metadata"]["name"], [p["status"]["podIP"] for p in pods]
+        self.assertEqual(self.in_pod(here, f"for a in {' '.join(there)}; do wget -q -O - http://$a/; done"), "crowd\n" * 30)
+        self.kubectl("scale", "deployment/crowd", "--replicas=0")
+        self.wait(lambda: not self.cluster.list("Pod", "app=crowd"), "all are gone", 240)
+
     def test_job_completes_as_often_as_asked(self):
         self.create("Job", "works", "batch/v1", spec={
             "completions": 3, "parallelism": 2, "completionMode": "Indexed",
