@@ -40,6 +40,12 @@ struct Resources {
 };
 
 /// A pod's sandbox without a process of its own, as moatd makes it.
+/// The user and the group of the node that are root in a user namespace.
+struct MappedRoot {
+    uint32_t uid = 0;
+    uint32_t gid = 0;
+};
+
 struct SandboxConfig {
     std::string id;
     std::string hostname;
@@ -47,6 +53,8 @@ struct SandboxConfig {
         network_namespace;      ///< path of the pod's; empty: a new, empty one (NetworkMode::kNone)
     bool host_network = false;  ///< the node's; its host name too, where the handler has that
     bool host_ipc = false;
+    /// Set: the pod has a user namespace, the one that its network namespace belongs to.
+    std::optional<MappedRoot> mapped_root;
     std::string shm_directory;  ///< of the pod: what its containers have at /dev/shm
     std::string cgroup_parent;  ///< below which the pod's cgroup `<id>` is made; "" the default
     Resources resources;

@@ -57,8 +57,10 @@ Status check_namespaces(const api::NamespaceOption& options, const std::string& 
     }
     TRY(check_user_namespace(options, where + ".userns_options"));
     if (options.userns_options().mode() == api::POD && options.has_userns_options() &&
-        kernel == Kernel::kNode) {
-        return not_supported(where + ".userns_options: not built yet for the native handler");
+        options.network() == api::NODE && kernel == Kernel::kNode) {
+        return not_supported(where +
+                             ".userns_options: POD with network NODE: what is root in the pod is "
+                             "nobody in the node's network namespace");
     }
     return {};
 }
@@ -397,6 +399,9 @@ Result<json> mounts(const SpecInput& input) {
             options.push_back(option);
         }
         requested.push_back(mount_entry(destination, "bind", source, std::move(options)));
+        if (input.kernel == Kernel::kNode && !mount.uidmappings().empty()) {
+            add_id_mappings(input.pod, requested.back());
+        }
     }
     // A request for one of our own places replaces ours, as kubelet does with /etc/hosts.
     const auto is_requested = [&](const json& ours) {

@@ -100,6 +100,16 @@ Status check_mapped_ids(const api::PodSandboxConfig& pod, uint32_t uid, uint32_t
     return {};
 }
 
+std::optional<UserNamespaceIds> node_ids(const api::PodSandboxConfig& pod) {
+    if (!has_user_namespace(pod)) {
+        return std::nullopt;
+    }
+    const auto range = [](const Mappings& mappings) {
+        return IdRange{mappings[0].host_id(), mappings[0].length()};
+    };
+    return UserNamespaceIds{range(user_namespace(pod).uids()), range(user_namespace(pod).gids())};
+}
+
 void add_id_mappings(const api::PodSandboxConfig& pod, nlohmann::json& linux_section) {
     if (has_user_namespace(pod)) {
         linux_section["uidMappings"] = to_json(user_namespace(pod).uids());

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "cri/base/error.h"
+#include "cri/cni/netns.h"
 
 namespace runtime::v1 {
 class IDMapping;
@@ -32,6 +34,9 @@ Status check_mount_mappings(const api::Mount& mount, const api::PodSandboxConfig
 /// EINVAL: a user or group that the pod's user namespace does not map.
 Status check_mapped_ids(const api::PodSandboxConfig& pod, uint32_t uid, uint32_t gid,
                         const std::vector<uint32_t>& groups);
+
+/// The node's ids that the pod's are; nothing without a user namespace.
+std::optional<UserNamespaceIds> node_ids(const api::PodSandboxConfig& pod);
 
 /// `linux.uidMappings` and `linux.gidMappings` of config.json, into `linux`.
 void add_id_mappings(const api::PodSandboxConfig& pod, nlohmann::json& linux_section);

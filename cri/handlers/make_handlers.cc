@@ -30,6 +30,8 @@ Result<std::unique_ptr<Handlers>> make_handlers(const Settings& settings) {
     Handler& handler =
         handlers->add("native", std::make_unique<runtime::NativeRuntime>(std::move(native)));
     handler.kernel = Kernel::kNode;
+    handler.features.user_namespaces =
+        program.ok() && runtime::NativeRuntime::has_id_mapped_mounts(*program);
     handler.features.recursive_read_only_mounts = true;
     if (!program.ok()) {
         handler.unavailable = program.error().message();

@@ -89,4 +89,14 @@ Status write_pod_files(const std::string& directory, const api::PodSandboxConfig
     return {};
 }
 
+Status give_pod_files(const std::string& directory, uint32_t uid, uint32_t gid) {
+    for (const char* name : {"/hosts", "/hostname", "/resolv.conf", "/shm"}) {
+        if (chown((directory + name).c_str(), uid, gid) != 0) {
+            return host_error(Error::from_errno(errno, "chown " + directory + name),
+                              "files of the pod");
+        }
+    }
+    return {};
+}
+
 }  // namespace moat::cri

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,9 @@ std::string pod_hostname(const api::PodSandboxConfig& config, const std::string&
 Status write_pod_files(const std::string& directory, const api::PodSandboxConfig& config,
                        const std::string& hostname, const std::vector<std::string>& ips,
                        bool node_network, const CniDns& network_dns);
+
+/// Gives them to the node's ids that are root in the pod's user namespace.
+Status give_pod_files(const std::string& directory, uint32_t uid, uint32_t gid);
 
 /// resolv.conf(5) from a DNSConfig, else from what the pod's network says, else the node's. EINVAL
 /// for a value that would break out of its line.

@@ -13,6 +13,7 @@
 #include "cri/containers/container_manager.h"
 #include "cri/containers/resources.h"
 #include "cri/containers/spec.h"
+#include "cri/containers/user_namespace.h"
 #include "cri/events/container_events.h"
 #include "cri/metrics/metrics.h"
 #include "cri/pods/pod_files.h"
@@ -86,6 +87,11 @@ Result<std::string> PodManager::run(const api::PodSandboxConfig& config,
                                     const std::string& handler) {
     Handler& runs = *TRY(handlers_.choose(handler));
     TRY(check_pod_config(config, runs.kernel));
+    if (has_user_namespace(config) && !runs.features.user_namespaces) {
+        return not_supported(
+            "config.linux.security_context.namespace_options.userns_options: handler \"" +
+            runs.name + "\" has no id-mapped mounts (runc from 1.2 on has)");
+    }
     const Sysctls sysctls(config.linux().sysctls().begin(), config.linux().sysctls().end());
     const bool own = config.linux().security_context().namespace_options().network() != api::NODE;
     TRY(check_sysctls(sysctls, own ? OwnNetwork::kYes : OwnNetwork::kNo));
@@ -169,7 +175,8 @@ Status PodManager::create(Pod& pod) {
     const api::PodSandboxConfig& config = *pod.config;
     const auto start = std::chrono::steady_clock::now();
     fault_point("pod.before its network");
-    TRY(networks_.set_up(record, config, record.network));
+    TRY(networks_.set_up(record, config, record.network,
+                         pod.handler.kernel == Kernel::kNode ? node_ids(config) : std::nullopt));
     metrics::sandbox_phase(
         "network", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     fault_point("pod.network made");
@@ -182,6 +189,10 @@ Status PodManager::create(Pod& pod) {
     TRY(write_pod_files(settings_.pod_directory(pod.id), config, hostname, record.network.ips,
                         record.network.kind == PodNetwork::Kind::kNode,
                         PodNetworks::dns(record.network)));
+    const auto ids = pod.handler.kernel == Kernel::kNode ? node_ids(config) : std::nullopt;
+    if (ids) {
+        TRY(give_pod_files(settings_.pod_directory(pod.id), ids->uids.host, ids->gids.host));
+    }
     if (!config.log_directory().empty()) {
         TRY_HOST("log directory", make_directories(config.log_directory(), 0755));
     }
@@ -193,6 +204,9 @@ Status PodManager::create(Pod& pod) {
     const auto& namespaces = config.linux().security_context().namespace_options();
     sandbox.host_network = record.network.kind == PodNetwork::Kind::kNode;
     sandbox.host_ipc = namespaces.ipc() == api::NODE;
+    if (ids) {
+        sandbox.mapped_root = runtime::MappedRoot{ids->uids.host, ids->gids.host};
+    }
     sandbox.shm_directory = settings_.pod_directory(pod.id) + "/shm";
     sandbox.cgroup_parent = config.linux().cgroup_parent();
     // linux.resources is the sum of those containers' limits that have one: a hint for who sizes a

@@ -111,11 +111,11 @@ Result<PodNetwork> PodNetworks::choose(const std::string& pod_id,
 }
 
 Status PodNetworks::set_up(const PodRecord& pod, const api::PodSandboxConfig& config,
-                           PodNetwork& network) {
+                           PodNetwork& network, const std::optional<UserNamespaceIds>& ids) {
     if (network.kind == PodNetwork::Kind::kNode) {
         return {};
     }
-    TRY_HOST("network namespace", create_network_namespace(network.namespace_path));
+    TRY_HOST("network namespace", create_network_namespace(network.namespace_path, ids));
     fault_point("network.namespace made");
     if (network.kind == PodNetwork::Kind::kBuiltin) {
         const std::vector<PortMapping> ports = TRY(host_ports(config));

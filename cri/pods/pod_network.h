@@ -5,6 +5,7 @@
 
 #include "cri/base/settings.h"
 #include "cri/cni/builtin_network.h"
+#include "cri/cni/netns.h"
 #include "cri/cni/plugin_network.h"
 #include "cri/store/pod_store.h"
 
@@ -37,8 +38,10 @@ class PodNetworks {
     /// first.
     Result<PodNetwork> choose(const std::string& pod_id, const api::PodSandboxConfig& config);
     /// Makes what was chosen and fills in addresses and results. After an error the caller runs
-    /// tear_down(), which is able to remove half a network.
-    Status set_up(const PodRecord& pod, const api::PodSandboxConfig& config, PodNetwork& network);
+    /// tear_down(), which is able to remove half a network. With `ids` the network namespace
+    /// belongs to a user namespace of the pod's own.
+    Status set_up(const PodRecord& pod, const api::PodSandboxConfig& config, PodNetwork& network,
+                  const std::optional<UserNamespaceIds>& ids);
     /// What the network says about name resolution, for a pod whose request says nothing.
     static CniDns dns(const PodNetwork& network);
     /// CHECK of the CNI specification; a success for the other kinds.

@@ -28,6 +28,7 @@ def prepare():
         os.environ["PATH"] += ":/usr/local/go/bin"
     subprocess.run(["go", "test", "-c", "-o", TESTS, "."], cwd=HERE, check=True, env={**os.environ, "CGO_ENABLED": "0"})
     os.environ["MOAT_CRICTL"] = harness.script("go-tool.sh", "crictl")
+    os.environ["MOAT_RUNC"] = harness.script("go-tool.sh", "runc")
     os.environ["MOAT_REGISTRY"] = harness.script("debian-tool.sh", "docker-registry")
     os.environ["MOAT_REFERENCE"] = os.environ.get("REFERENCE", "")
     os.environ["MOAT_BUILD"] = harness.BUILD

@@ -46,6 +46,39 @@ func TestUserNamespace(t *testing.T) {
 	equal(t, st.Gid, 8, "its group")
 }
 
+// By the newest runc: that of Debian 12 maps no ids of mounts, and with it the handler refuses such pods.
+func TestUserNamespaceOfANativePod(t *testing.T) {
+	moatOnly(t, "its handlers have other names")
+	mapping := &runtimeapi.IDMapping{HostId: 200000, Length: 65536}
+	dir, err := os.MkdirTemp(scratchDir, "d")
+	must(t, err)
+	must(t, os.Chmod(dir, 0o711)) // what is root in the pod comes through
+	d := startDaemonIn(t, dir, "--native-runtime", os.Getenv("MOAT_RUNC"))
+	p := newPodBy(d, "native", withUserNamespace(userNamespace(mapping)))
+	volume := filepath.Join(p.dir, "volume")
+	must(t, os.Mkdir(volume, 0o777))
+	must(t, os.Chmod(volume, 0o777))
+	must(t, os.WriteFile(filepath.Join(volume, "five"), nil, 0o644))
+	must(t, os.Chown(filepath.Join(volume, "five"), 5, 6))
+	withVolume := func(c *runtimeapi.ContainerConfig) {
+		c.Mounts = []*runtimeapi.Mount{{ContainerPath: "/v", HostPath: volume,
+			UidMappings: []*runtimeapi.IDMapping{mapping}, GidMappings: []*runtimeapi.IDMapping{mapping}}}
+	}
+	end, out := p.run(`cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '; id -u
+		stat -c '%u %g' / /bin /v/five /etc/hosts /dev/shm; touch /v/new && chown 7:8 /v/new && echo mapped
+		touch /mine /dev/shm/x && echo 1.2.3.4 there >> /etc/hosts && ls -d /sys/class/net/lo; hostname new 2>/dev/null || echo no CAP_SYS_ADMIN`, withVolume)
+	equal(t, end.ExitCode, 0, "exit code")
+	equal(t, out, " 0 200000 65536\n 0 200000 65536\n0\n0 0\n0 0\n5 6\n0 0\n0 0\nmapped\n/sys/class/net/lo\nno CAP_SYS_ADMIN\n", "output")
+	var st unix.Stat_t
+	must(t, unix.Stat(filepath.Join(volume, "new"), &st))
+	equal(t, st.Uid, 7, "owner of the new file on the node")
+	equal(t, st.Gid, 8, "its group")
+	_, log := p.start(webServer)
+	waitForOutput(t, log, "up")
+	_, out = newPodBy(d, "native").run("wget -q -O - http://" + p.address() + ":8080/")
+	equal(t, out, "page\n", "what a pod without a user namespace reads from it")
+}
+
 func TestUserNamespacesThatAreRefused(t *testing.T) {
 	moatOnly(t, "the words are moat's")
 	d := startDaemon(t)

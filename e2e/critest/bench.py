@@ -133,7 +133,7 @@ def main():
         services.append(service)
     if {"moat", "native"} & set(names):
         os.makedirs(os.path.join(directory, "m"))
-        service, endpoint = stage.start_moatd(os.path.join(directory, "m"), with_cni=True, more=["--native-runtime", os.environ["MOAT_RUNC"]])
+        service, endpoint = stage.start_moatd(os.path.join(directory, "m"), with_cni=True)
         services.append(service)
         endpoints.update({"moat": endpoint, "native": endpoint})
     figures = {n: Figures() for n in names}

@@ -43,9 +43,9 @@ def prepare(with_containerd=False):
     os.environ["MOAT_CRITEST"] = harness.script("go-tool.sh", "critest")
     os.environ["MOAT_REGISTRY"] = harness.script("debian-tool.sh", "docker-registry")
     os.environ["MOAT_NGINX"] = harness.script("debian-tool.sh", "nginx")
-    if with_containerd:
-        for name in ("containerd", "containerd-shim-runc-v2", "runc"):
-            os.environ[tool_variable(name)] = harness.script("go-tool.sh", name)
+    # Debian's runc maps no ids of mounts.
+    for name in ("runc", "containerd", "containerd-shim-runc-v2") if with_containerd else ("runc",):
+        os.environ[tool_variable(name)] = harness.script("go-tool.sh", name)
 
 
 class Service:
@@ -127,7 +127,8 @@ def start_moatd(directory, with_cni, more=()):
     endpoint = os.path.join(directory, "s")
     service = Service("moatd", [
         os.path.join(harness.BUILD, "moatd"), "--socket", "unix://" + endpoint, "--root", directory + "/lib", "--state", directory + "/run",
-        "--cni-conf-dir", directory + "/net.d", "--cni-bin-dir", "/usr/lib/cni", "--registry-config-dir", directory + "/certs.d", *more,
+        "--cni-conf-dir", directory + "/net.d", "--cni-bin-dir", "/usr/lib/cni", "--registry-config-dir", directory + "/certs.d",
+        "--native-runtime", os.environ["MOAT_RUNC"], *more,
     ], directory)
     service.wait_until(lambda: answers(socket.AF_UNIX, endpoint))
     return service, endpoint

@@ -155,6 +155,7 @@ def enter():
         sys.exit("this suite makes containers: run it as root")
     name = f"moat-e2e-{os.getpid()}"
     directory = tempfile.mkdtemp(prefix="moat-e2e-", dir="/tmp")
+    os.chmod(directory, 0o711)  # what is root in a user namespace comes through
     os.chmod(directory, 0o755)
     host.make_cgroup(name)
     environment = {**os.environ, INSIDE: name, "MOAT_E2E_SCRATCH": directory}

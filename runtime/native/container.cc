@@ -87,7 +87,7 @@ Result<cgroups::Limits> NativeRuntime::prepare(const CreateConfig& config,
     NativeSpec spec = TRY(native_spec(TRY(read_whole_file(file)), pod, container));
     cgroups::Limits ours;
     ours.huge_pages = std::move(spec.huge_pages);
-    TRY(mount_root(container, spec.lower));
+    TRY(mount_root(container, pod, spec.lower));
     const ScopedFd bundle(::open(config.bundle.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!bundle) {
         return Error::from_errno(errno, "open " + config.bundle);

@@ -29,6 +29,10 @@ class NativeRuntime final : public Runtime {
     /// `configured`, or the first of runc and crun on PATH and in the usual places. ENOENT.
     static Result<std::string> find_program(const std::string& configured);
 
+    /// Whether the program can map the ids of a mount (runc 1.2, crun 1.9), which containers in a
+    /// user namespace need. One that does not say so (`features`, runc 1.1) cannot.
+    static bool has_id_mapped_mounts(const std::string& program);
+
     explicit NativeRuntime(Options options);
     ~NativeRuntime() override;
 

@@ -46,14 +46,17 @@ Result<Record> load_json(const std::string& directory, const Read& read) {
 }  // namespace
 
 Status NativePod::save(const std::string& directory) const {
-    return save_json(directory, "record.json",
-                     {{"id", id},
-                      {"cgroup", cgroup},
-                      {"cgroup_directories", cgroup_directories},
-                      {"network_namespace", network_namespace},
-                      {"host_ipc", host_ipc},
-                      {"shm", shm},
-                      {"pause", to_json(pause)}});
+    Json json = {{"id", id},
+                 {"cgroup", cgroup},
+                 {"cgroup_directories", cgroup_directories},
+                 {"network_namespace", network_namespace},
+                 {"host_ipc", host_ipc},
+                 {"shm", shm},
+                 {"pause", to_json(pause)}};
+    if (mapped_root) {
+        json["mapped_root"] = {{"uid", mapped_root->uid}, {"gid", mapped_root->gid}};
+    }
+    return save_json(directory, "record.json", json);
 }
 
 Result<NativePod> NativePod::load(const std::string& directory) {
@@ -63,6 +66,9 @@ Result<NativePod> NativePod::load(const std::string& directory) {
         pod.cgroup_directories = json.at("cgroup_directories").get<std::vector<std::string>>();
         pod.network_namespace = json.at("network_namespace");
         pod.host_ipc = json.at("host_ipc");
+        if (const auto root = json.find("mapped_root"); root != json.end()) {
+            pod.mapped_root = MappedRoot{root->at("uid"), root->at("gid")};
+        }
         pod.shm = json.at("shm");
         pod.pause = process_of(json, "pause");
     });

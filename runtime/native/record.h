@@ -6,6 +6,7 @@
 
 #include "kernel/control/plan.h"
 #include "runtime/error.h"
+#include "runtime/runtime.h"
 #include "runtime/sandbox/spawn.h"
 
 namespace moat::runtime {
@@ -17,6 +18,8 @@ struct NativePod {
     std::vector<std::string> cgroup_directories;  ///< that we made, or were about to
     std::string network_namespace;                ///< empty: the node's
     bool host_ipc = false;
+    /// Set: it has a user namespace, which its network namespace belongs to.
+    std::optional<MappedRoot> mapped_root;
     std::string shm;  ///< where a tmpfs is mounted; empty: nowhere
     ProcessRef pause;
 

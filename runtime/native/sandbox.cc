@@ -13,6 +13,7 @@
 
 #include "kernel/base/cleanup.h"
 #include "kernel/base/log.h"
+#include "kernel/control/messages.h"
 #include "runtime/container/impl.h"
 #include "runtime/native/mounts.h"
 #include "runtime/native/native_runtime.h"
@@ -24,6 +25,10 @@ namespace {
 
 /// It takes milliseconds; a machine that needs longer than this is not going to get there.
 constexpr int kPauseTimeoutMs = 30'000;
+
+/// `runc features` takes milliseconds and prints a page or two.
+constexpr int kFeaturesTimeoutMs = 10'000;
+constexpr size_t kMostFeatures = 1 << 20;
 
 bool executable(const std::string& path) {
     struct stat st {};
@@ -56,6 +61,40 @@ Result<std::string> NativeRuntime::find_program(const std::string& configured) {
         }
     }
     return Error(ENOENT, "neither runc nor crun is installed");
+}
+
+bool NativeRuntime::has_id_mapped_mounts(const std::string& program) {
+    int pipe[2];
+    const ScopedFd executable(::open(program.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!executable || ::pipe2(pipe, O_CLOEXEC) != 0) {
+        return false;
+    }
+    const ScopedFd answer(pipe[0]);
+    ScopedFd answer_end(pipe[1]);
+    SpawnRequest request;
+    request.name = program;
+    request.executable = executable.get();
+    request.argv = {program, "features"};
+    request.stdout_fd = answer_end.get();
+    const auto process = spawn(request);
+    answer_end.reset();
+    std::string text;
+    char piece[4096];
+    pollfd ready{answer.get(), POLLIN, 0};
+    while (process.ok() && text.size() < kMostFeatures &&
+           ::poll(&ready, 1, kFeaturesTimeoutMs) > 0) {
+        const ssize_t n = ::read(answer.get(), piece, sizeof piece);
+        if (n <= 0) {
+            break;
+        }
+        text.append(piece, static_cast<size_t>(n));
+    }
+    if (process.ok()) {
+        (void)process->kill_and_wait();
+    }
+    const auto features = control::Json::parse(text, nullptr, false);
+    const control::Json::json_pointer enabled("/linux/mountExtensions/idmap/enabled");
+    return features.is_object() && features.contains(enabled) && features[enabled] == true;
 }
 
 NativeRuntime::NativeRuntime(Options options) : options_(std::move(options)) {}
@@ -106,6 +145,7 @@ Status NativeRuntime::create_sandbox(const SandboxConfig& config) {
     NativePod pod;
     pod.id = config.id;
     pod.host_ipc = config.host_ipc;
+    pod.mapped_root = config.mapped_root;
     pod.shm = config.host_ipc ? "" : config.shm_directory;
     pod.network_namespace = config.host_network ? "" : config.network_namespace;
     std::string parent = cgroups::kDefaultParent;
@@ -146,9 +186,11 @@ Status NativeRuntime::create_sandbox(const SandboxConfig& config) {
     TRY_STEP(step + ": limits",
              cgroup_manager->set_limits(pod.cgroup, limits_of(config.resources)));
 
-    if (!pod.shm.empty() &&
-        ::mount("shm", pod.shm.c_str(), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
-                "mode=1777,size=65536k") != 0) {
+    const MappedRoot owner = pod.mapped_root.value_or(MappedRoot());
+    const std::string options = "mode=1777,size=65536k,uid=" + std::to_string(owner.uid) +
+                                ",gid=" + std::to_string(owner.gid);
+    if (!pod.shm.empty() && ::mount("shm", pod.shm.c_str(), "tmpfs",
+                                    MS_NOSUID | MS_NODEV | MS_NOEXEC, options.c_str()) != 0) {
         return Error::from_errno(errno, step + ": mount a tmpfs at " + pod.shm);
     }
     const auto join = TRY_STEP(step, cgroup_manager->open_join(own));
@@ -177,6 +219,11 @@ Status NativeRuntime::create_sandbox(const SandboxConfig& config) {
                 errno, step + ": open the network namespace " + config.network_namespace);
         }
         request.network_namespace = network.get();
+    }
+    ScopedFd user;
+    if (pod.mapped_root) {
+        user = TRY_STEP(step, user_namespace_of(pod.network_namespace));
+        request.user_namespace = user.get();
     }
     for (const auto& [key, value] : config.sysctls) {
         request.argv.push_back(key + "=" + value);

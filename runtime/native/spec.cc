@@ -37,6 +37,8 @@ Result<NativeSpec> native_spec(const std::string& config, const NativePod& pod,
                     continue;
                 }
                 entry["path"] = held + "ipc";
+            } else if (type == "user") {
+                entry["path"] = held + "user";
             }
             namespaces.push_back(std::move(entry));
         }

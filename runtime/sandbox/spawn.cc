@@ -33,7 +33,9 @@ struct Child {
     const SpawnRequest* request;
     char** argv;
     char** envp;
-    int* moved;  ///< scratch: request->fds moved out of the way
+    int* moved;                    ///< scratch: request->fds moved out of the way
+    char* second_stack = nullptr;  ///< its top; for the child's child, if there is one
+    pid_t second = 0;
     const char* failed_step = nullptr;
     int error = 0;
 };
@@ -74,7 +76,7 @@ void enter_empty_root(Child& c) {
     }
 }
 
-int child_main(void* arg) {
+int become(void* arg) {
     Child& c = *static_cast<Child*>(arg);
     const SpawnRequest& r = *c.request;
     // Handlers are copied by clone and would run in our memory: none may be left before the mask is
@@ -86,11 +88,6 @@ int child_main(void* arg) {
         ::sigaction(sig, &dfl, nullptr);
     }
     ::setsid();
-    for (const int fd : r.cgroup_fds) {
-        if (::write(fd, "0", 1) != 1) {
-            fail(c, "join its cgroup");
-        }
-    }
     if (r.network_namespace >= 0 && ::setns(r.network_namespace, CLONE_NEWNET) != 0) {
         fail(c, "join the network namespace");
     }
@@ -126,8 +123,9 @@ int child_main(void* arg) {
     const int floor = 3 + static_cast<int>(r.fds.size());
     const int executable = ::fcntl(r.executable, F_DUPFD_CLOEXEC, floor);
     const int error_fd = ::fcntl(r.stderr_fd >= 0 ? r.stderr_fd : null, F_DUPFD_CLOEXEC, floor);
+    const int output_fd = ::fcntl(r.stdout_fd >= 0 ? r.stdout_fd : null, F_DUPFD_CLOEXEC, floor);
     const int null_fd = ::fcntl(null, F_DUPFD_CLOEXEC, floor);
-    if (executable < 0 || error_fd < 0 || null_fd < 0) {
+    if (executable < 0 || error_fd < 0 || output_fd < 0 || null_fd < 0) {
         fail(c, "move descriptors");
     }
     for (size_t i = 0; i < r.fds.size(); i++) {
@@ -136,7 +134,7 @@ int child_main(void* arg) {
             fail(c, "move descriptors");
         }
     }
-    if (::dup2(null_fd, 0) < 0 || ::dup2(null_fd, 1) < 0 || ::dup2(error_fd, 2) < 0) {
+    if (::dup2(null_fd, 0) < 0 || ::dup2(output_fd, 1) < 0 || ::dup2(error_fd, 2) < 0) {
         fail(c, "set standard streams");
     }
     for (size_t i = 0; i < r.fds.size(); i++) {
@@ -182,6 +180,36 @@ int child_main(void* arg) {
     fail(c, "execute it");
 }
 
+int child_main(void* arg) {
+    Child& c = *static_cast<Child*>(arg);
+    const SpawnRequest& r = *c.request;
+    for (const int fd : r.cgroup_fds) {
+        if (::write(fd, "0", 1) != 1) {
+            fail(c, "join its cgroup");
+        }
+    }
+    if (r.user_namespace < 0) {
+        return become(arg);
+    }
+    if (::setns(r.user_namespace, CLONE_NEWUSER) != 0) {
+        fail(c, "join the user namespace");
+    }
+    if (::syscall(SYS_setgroups, 0, nullptr) != 0 || ::syscall(SYS_setresgid, 0, 0, 0) != 0 ||
+        ::syscall(SYS_setresuid, 0, 0, 0) != 0) {
+        fail(c, "become root of the user namespace");
+    }
+    if (::unshare(static_cast<int>(r.namespaces)) != 0) {
+        fail(c, "make namespaces of the user namespace");
+    }
+    // A process namespace is for children only. This one is our caller's child, as we are.
+    c.second =
+        ::clone(become, c.second_stack, CLONE_VM | CLONE_VFORK | CLONE_PARENT | SIGCHLD, arg);
+    if (c.second < 0) {
+        fail(c, "clone into the user namespace");
+    }
+    ::_exit(0);
+}
+
 std::vector<char*> pointers(const std::vector<std::string>& strings) {
     std::vector<char*> out;
     for (const std::string& s : strings) {
@@ -199,7 +227,8 @@ Result<ProcessRef> spawn(const SpawnRequest& request) {
     std::vector<int> moved(request.fds.size());
     Child child{&request, argv.data(), envp.data(), moved.data()};
 
-    constexpr size_t kStack = 64 << 10;
+    // Two: a child of the child runs while that waits.
+    constexpr size_t kStack = 128 << 10;
     void* stack =
         ::mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (stack == MAP_FAILED) {
@@ -212,12 +241,15 @@ Result<ProcessRef> spawn(const SpawnRequest& request) {
     sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &old_mask);
     int pidfd = -1;
-    const uint64_t flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD | request.namespaces;
+    const bool in_user_namespace = request.user_namespace >= 0;
+    const uint64_t flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD |
+                           (in_user_namespace ? 0 : request.namespaces);
+    child.second_stack = static_cast<char*>(stack) + kStack / 2;
     const pid_t pid = ::clone(child_main, static_cast<char*>(stack) + kStack,
                               static_cast<int>(flags), &child, &pidfd);
     const int clone_error = errno;
     ::pthread_sigmask(SIG_SETMASK, &old_mask, nullptr);
-    if (request.uid && dumpable == 1) {
+    if ((request.uid || in_user_namespace) && dumpable == 1) {
         // A change of user makes the memory undumpable, and it was ours.
         ::prctl(PR_SET_DUMPABLE, 1);
     }
@@ -225,11 +257,17 @@ Result<ProcessRef> spawn(const SpawnRequest& request) {
         return Error::from_errno(clone_error, "start " + request.name + ": clone");
     }
     ScopedFd owned(pidfd);
-    if (child.failed_step != nullptr) {
+    if (in_user_namespace || child.failed_step != nullptr) {
         ::waitpid(pid, nullptr, 0);
+    }
+    if (child.failed_step != nullptr) {
+        if (child.second > 0) {
+            ::waitpid(child.second, nullptr, 0);
+        }
         return Error::from_errno(child.error, "start " + request.name + ": " + child.failed_step);
     }
-    return ProcessRef{pid, process_start_time(pid)};
+    const pid_t started = in_user_namespace ? child.second : pid;
+    return ProcessRef{started, process_start_time(started)};
 }
 
 uint64_t process_start_time(pid_t pid) {

@@ -31,11 +31,15 @@ struct SpawnRequest {
     std::vector<std::string> argv;
     std::vector<std::string> env;
     std::vector<int> fds;         ///< become 3, 4, ... in the child; all others are closed
-    int stderr_fd = -1;           ///< stdin and stdout are /dev/null
+    int stdout_fd = -1;           ///< -1: /dev/null, which stdin always is
+    int stderr_fd = -1;           ///< -1: /dev/null
     std::vector<int> cgroup_fds;  ///< joined, by writing "0", before anything else
     uint64_t namespaces = 0;      ///< CLONE_NEW*
     int network_namespace = -1;   ///< joined instead of CLONE_NEWNET, if set
-    bool loopback_up = false;     ///< with CLONE_NEWNET: `lo` is up
+    /// Joined before the others are made, so that they belong to it, if set; the child is root
+    /// there.
+    int user_namespace = -1;
+    bool loopback_up = false;  ///< with CLONE_NEWNET: `lo` is up
     bool empty_root = false;   ///< an empty read-only tmpfs with only its own /proc (NEWNS, NEWPID)
     std::optional<uid_t> uid;  ///< also the gid; without capabilities then
     bool no_new_privs = false;

@@ -85,6 +85,21 @@ void turn(Streams& streams) {
 
 }  // namespace
 
+TEST_CASE("native spec: a pod's user namespace is its pause process's") {
+    NativePod pod;
+    pod.network_namespace = "/netns/p1";
+    pod.mapped_root = MappedRoot{200000, 300000};
+    const json spec = transform(pod, {{{"type", "user"}}, {{"type", "mount"}}});
+    CHECK(spec["linux"]["namespaces"][0]["path"] == "/proc/77/ns/user");
+    const Directory directory;
+    REQUIRE(pod.save(directory.path).ok());
+    const auto loaded = NativePod::load(directory.path);
+    REQUIRE(loaded.ok());
+    REQUIRE(loaded->mapped_root);
+    CHECK(loaded->mapped_root->uid == 200000);
+    CHECK(loaded->mapped_root->gid == 300000);
+}
+
 TEST_CASE("native spec: a pod's containers share its pause process's namespaces") {
     NativePod pod;
     pod.network_namespace = "/ns/p1";
