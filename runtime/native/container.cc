@@ -26,6 +26,8 @@ namespace {
 
 /// runc takes tens of milliseconds; on a machine that needs longer than this nothing will come.
 constexpr int kCreateTimeoutMs = 120'000;
+/// For a start that a killed moatd has left in progress; a monitor's own are answered.
+constexpr int kLookAgainMs = 5;
 /// How long a dead container's monitor may take to deliver the last output.
 constexpr int kMonitorPatienceMs = 15'000;
 constexpr const char* kProgramPath =
@@ -35,7 +37,32 @@ constexpr const char* kProgramPath =
 
 Result<NativeContainer> NativeRuntime::load_container(const std::string& id) const {
     TRY(check_id(id));
-    return NativeContainer::load(container_directory(id));
+    const std::string directory = container_directory(id);
+    NativeContainer container = TRY(NativeContainer::load(directory));
+    // The one first: its monitor writes `starting` before and `init` after.
+    container.starting = ::access((directory + "/starting").c_str(), F_OK) == 0;
+    if (const auto text = read_whole_file(directory + "/init"); text.ok()) {
+        char* end;
+        container.init.pid = static_cast<pid_t>(::strtol(text->c_str(), &end, 10));
+        container.init.start_time = ::strtoull(end, nullptr, 10);
+        container.starting = false;
+    }
+    return container;
+}
+
+Result<NativeContainer> NativeRuntime::settled_container(const std::string& id) const {
+    for (int64_t left_ms = kCreateTimeoutMs;; left_ms -= kLookAgainMs) {
+        NativeContainer container = TRY(load_container(id));
+        const std::string events = events_directory(container.pod_id);
+        if (!container.starting || read_exit(events, id) ||
+            !read_monitor(events, id).alive()) {
+            return container;
+        }
+        if (left_ms <= 0) {
+            return Error(ETIMEDOUT, id + ": its start does not come to an end");
+        }
+        ::usleep(kLookAgainMs * 1000);
+    }
 }
 
 Status NativeRuntime::create(const CreateConfig& config) {
@@ -68,32 +95,32 @@ Status NativeRuntime::create(const CreateConfig& config) {
                 undone.error().message().c_str());
         }
     });
-    const cgroups::Limits ours = TRY_STEP(step, prepare(config, container, pod));
+    TRY_STEP(step, prepare(config, container, pod));
     TRY_STEP(step, start_monitor(config, container));
-    const auto* cgroup_manager = TRY_STEP(step, manager());
-    TRY_STEP(step, cgroup_manager->set_limits(container.cgroup, ours));
-    const auto pid_text = TRY_STEP(step, read_whole_file(container_directory(config.id) + "/pid"));
-    container.init.pid = static_cast<pid_t>(::strtol(pid_text.c_str(), nullptr, 10));
-    container.init.start_time = process_start_time(container.init.pid);
     container.complete = true;
     TRY_STEP(step, container.save(container_directory(config.id)));
     undo.release();
     return {};
 }
 
-Result<cgroups::Limits> NativeRuntime::prepare(const CreateConfig& config,
-                                               NativeContainer& container, const NativePod& pod) {
+Status NativeRuntime::prepare(const CreateConfig& config, NativeContainer& container,
+                              const NativePod& pod) {
     const std::string file = config.bundle + "/config.json";
     NativeSpec spec = TRY(native_spec(TRY(read_whole_file(file)), pod, container));
-    cgroups::Limits ours;
-    ours.huge_pages = std::move(spec.huge_pages);
+    if (!spec.huge_pages.empty()) {
+        // runc takes a cgroup that is there and empty.
+        cgroups::Limits ours;
+        ours.huge_pages = std::move(spec.huge_pages);
+        const auto* cgroup_manager = TRY(manager());
+        TRY(cgroup_manager->make(container.cgroup));
+        TRY(cgroup_manager->set_limits(container.cgroup, ours));
+    }
     TRY(mount_root(container, pod, spec.lower));
     const ScopedFd bundle(::open(config.bundle.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!bundle) {
         return Error::from_errno(errno, "open " + config.bundle);
     }
-    TRY(replace_file(bundle.get(), "config.json", spec.config, Durability::kProcess));
-    return ours;
+    return replace_file(bundle.get(), "config.json", spec.config, Durability::kProcess);
 }
 
 Status NativeRuntime::start_monitor(const CreateConfig& config, const NativeContainer& container) {
@@ -144,7 +171,7 @@ Status NativeRuntime::start_monitor(const CreateConfig& config, const NativeCont
     char buffer[4096];
     for (;;) {
         pollfd ready{answer.get(), POLLIN, 0};
-        const int polled = ::poll(&ready, 1, kCreateTimeoutMs);
+        const int polled = ::poll(&ready, 1, kMonitorPatienceMs);
         if (polled < 0 && errno == EINTR) {
             continue;
         }
@@ -154,7 +181,7 @@ Status NativeRuntime::start_monitor(const CreateConfig& config, const NativeCont
         }
         text.append(buffer, static_cast<size_t>(n));
     }
-    if (text.rfind("pid ", 0) == 0) {
+    if (text == "ready\n") {
         return {};
     }
     (void)monitor.kill_and_wait();
@@ -177,33 +204,10 @@ Result<ProcessRef> NativeRuntime::init(const NativeContainer& container) const {
 Status NativeRuntime::start(const std::string& id) {
     const std::string step = "start " + id;
     const NativeContainer container = TRY_STEP(step, load_container(id));
-    const std::string log = container_directory(id) + "/runc.log";
-    const ScopedFd program(::open(options_.program.c_str(), O_RDONLY | O_CLOEXEC));
-    const ScopedFd errors(::open((container_directory(id) + "/start.log").c_str(),
-                                 O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-    if (!program || !errors) {
-        return Error::from_errno(errno, step + ": open " + options_.program);
+    if (!container.complete) {
+        return Error(EINVAL, step + ": it was not created");
     }
-    SpawnRequest request;
-    request.name = options_.program;
-    request.executable = program.get();
-    request.argv = {options_.program, "--root", program_root(), "start", id};
-    request.env = {kProgramPath};
-    request.stderr_fd = errors.get();
-    const ProcessRef process = TRY_STEP(step, spawn(request));
-    int status = 0;
-    while (::waitpid(process.pid, &status, 0) < 0) {
-        if (errno != EINTR) {
-            return Error::from_errno(errno, step + ": wait for " + options_.program);
-        }
-    }
-    if (status != 0) {
-        char text[1024];
-        const ssize_t n = ::pread(errors.get(), text, sizeof text, 0);
-        std::string why(text, n > 0 ? static_cast<size_t>(n) : 0);
-        why.erase(why.find_last_not_of('\n') + 1);
-        return Error(EIO, step + ": " + options_.program + ": " + why);
-    }
+    TRY_STEP(step, ask_monitor(id, "start", {}, kCreateTimeoutMs));
     return {};
 }
 
@@ -215,7 +219,7 @@ Result<ContainerInfo> NativeRuntime::state(const std::string& id) {
         info.sentry_pid = pod->pause.alive() ? pod->pause.pid : 0;
         return info;
     }
-    const NativeContainer container = TRY_STEP("state of " + id, load_container(id));
+    const NativeContainer container = TRY_STEP("state of " + id, settled_container(id));
     const std::string events = events_directory(container.pod_id);
     info.sandbox_id = container.pod_id;
     info.bundle = container.bundle;
@@ -234,10 +238,7 @@ Result<ContainerInfo> NativeRuntime::state(const std::string& id) {
         return info;
     }
     info.sentry_pid = container.init.pid;
-    // The FIFO that a created container waits at; `start` removes it.
-    info.state = ::access((program_root() + "/" + id + "/exec.fifo").c_str(), F_OK) == 0
-                     ? ContainerState::kCreated
-                     : ContainerState::kRunning;
+    info.state = container.init.pid == 0 ? ContainerState::kCreated : ContainerState::kRunning;
     return info;
 }
 
@@ -285,8 +286,8 @@ Status NativeRuntime::tear_down(const NativeContainer& container) {
         return thawed.error().within(step);
     }
     const ProcessRef monitor = read_monitor(events, container.id);
-    if (!container.complete) {
-        // Half made: runc may still be at work below the monitor; it is in nobody's cgroup yet.
+    if (container.init.pid == 0 && !read_exit(events, container.id)) {
+        // Never started; what has begun to start has been waited for.
         TRY_STEP(step, monitor.kill_and_wait());
     }
     TRY_STEP(step, container.init.kill_and_wait());
@@ -308,7 +309,7 @@ Status NativeRuntime::tear_down(const NativeContainer& container) {
 }
 
 Status NativeRuntime::remove(const std::string& id, bool force) {
-    const auto container = load_container(id);
+    const auto container = settled_container(id);
     if (!container.ok()) {
         if (container.error().code() == ENOENT) {
             TRY(remove_tree(container_directory(id)));
@@ -338,7 +339,7 @@ Result<ExitStatus> NativeRuntime::wait(const std::string& id) {
 }
 
 Status NativeRuntime::ask_monitor(const std::string& id, const std::string& request,
-                                  const std::vector<int>& fds) {
+                                  const std::vector<int>& fds, int timeout_ms) {
     const ScopedFd directory(
         ::open(container_directory(id).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     const ScopedFd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
@@ -366,9 +367,9 @@ Status NativeRuntime::ask_monitor(const std::string& id, const std::string& requ
         header->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
         memcpy(CMSG_DATA(header), fds.data(), fds.size() * sizeof(int));
     }
-    const timeval patience{10, 0};
+    const timeval patience{timeout_ms / 1000, 0};
     setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    char answer[256];
+    char answer[4096];
     if (::sendmsg(fd.get(), &message, MSG_NOSIGNAL) < 0) {
         return Error::from_errno(errno, id + ": ask its monitor");
     }
@@ -377,8 +378,7 @@ Status NativeRuntime::ask_monitor(const std::string& id, const std::string& requ
         return Error(n == 0 ? ESRCH : errno, id + ": its monitor gave no answer");
     }
     const std::string text(answer, static_cast<size_t>(n));
-    return text == "ok" ? Status()
-                        : Status(Error(EINVAL, id + ": " + text.substr(text.find(' ') + 1)));
+    return text == "ok" ? Status() : Status(Error(EINVAL, text.substr(text.find(' ') + 1)));
 }
 
 Status NativeRuntime::reopen_log(const std::string& id, int log_fd) {

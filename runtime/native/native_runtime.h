@@ -2,10 +2,11 @@
 
 // Pods on the node's own kernel, by an installed runc or crun: for what must see the node (network
 // and storage drivers, kubelet's other system pods). A pod's namespaces are held by a process
-// `moat-pause`; one process `moat-monitor` stands by each container and lives without moatd. All
-// state is below `state_root`:
+// `moat-pause`; one process `moat-monitor` stands by each container and lives without moatd. A created
+// container is its root, its configuration and its monitor: runc is called when it starts, as
+// containerd does. All state is below `state_root`:
 //   pods/ID/record.json, events/       what was made; CONTAINER.monitor and CONTAINER.exit
-//   containers/ID/record.json, control.sock, pid, monitor.log, runc.log
+//   containers/ID/record.json, control.sock, starting, pid, init, monitor.log, runc.log
 //   runc/                              the program's own
 // A container's root is an overlay, mounted at `rootfs` in its bundle; what it writes is in
 // `upper`.
@@ -73,17 +74,18 @@ class NativeRuntime final : public Runtime {
     Result<std::vector<std::string>> program_directories(const std::string& cgroup);
     Result<NativePod> load_pod(const std::string& id) const;
     Result<NativeContainer> load_container(const std::string& id) const;
+    /// The same; one that is being started (for a moatd that was killed meanwhile) is waited for.
+    Result<NativeContainer> settled_container(const std::string& id) const;
     Status tear_down(const NativeContainer& container);
     /// Kills a container whose monitor is gone and writes its exit status.
     Status settle_lost_monitor(const NativeContainer& container);
     /// Returns the limits that are not left to the program.
-    Result<cgroups::Limits> prepare(const CreateConfig& config, NativeContainer& container,
-                                    const NativePod& pod);
+    Status prepare(const CreateConfig& config, NativeContainer& container, const NativePod& pod);
     Status start_monitor(const CreateConfig& config, const NativeContainer& container);
     /// The container's first process; ESRCH when it does not run.
     Result<ProcessRef> init(const NativeContainer& container) const;
     Status ask_monitor(const std::string& id, const std::string& request,
-                       const std::vector<int>& fds);
+                       const std::vector<int>& fds, int timeout_ms = 10'000);
     Result<std::shared_ptr<Exec>> find_exec(const std::string& exec_id);
 
     const Options options_;

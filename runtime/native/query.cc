@@ -76,9 +76,12 @@ Result<Stats> NativeRuntime::stats(const std::string& id) {
     const NativeContainer container = TRY_STEP(step, load_container(id));
     const auto* cgroup_manager = TRY_STEP(step, manager());
     Stats out;
+    out.cgroup = container.cgroup;
+    if (container.init.pid == 0) {
+        return out;  // not started: it has no cgroup yet
+    }
     static_cast<cgroups::Statistics&>(out) =
         TRY_STEP(step, cgroup_manager->statistics(container.cgroup));
-    out.cgroup = container.cgroup;
     for (const pid_t pid : cgroup_manager->processes(container.cgroup)) {
         out.processes++;
         count_descriptors(pid, out);

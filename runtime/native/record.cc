@@ -81,8 +81,7 @@ Status NativeContainer::save(const std::string& directory) const {
                       {"bundle", bundle},
                       {"cgroup", cgroup},
                       {"created_at_ns", created_at_ns},
-                      {"complete", complete},
-                      {"init", to_json(init)}});
+                      {"complete", complete}});
 }
 
 Result<NativeContainer> NativeContainer::load(const std::string& directory) {
@@ -93,7 +92,6 @@ Result<NativeContainer> NativeContainer::load(const std::string& directory) {
         container.cgroup = json.at("cgroup");
         container.created_at_ns = json.at("created_at_ns");
         container.complete = json.at("complete");
-        container.init = process_of(json, "init");
     });
 }
 

@@ -36,7 +36,9 @@ struct NativeContainer {
     std::string cgroup;
     int64_t created_at_ns = 0;
     bool complete = false;  ///< creation went through; otherwise it may only be removed
-    ProcessRef init;        ///< once complete
+    // Not of the record, but of its monitor's files:
+    bool starting = false;  ///< a start has begun and neither succeeded nor, perhaps, failed
+    ProcessRef init;        ///< pid 0: it was not started
 
     std::string rootfs() const { return bundle + "/rootfs"; }
     std::string upper() const { return bundle + "/upper"; }

@@ -63,9 +63,9 @@ bool was_oom_killed(const Options& options) {
     return false;
 }
 
-/// Field 22 of /proc/self/stat: with the pid it names a process for good.
-std::string own_start_time() {
-    const std::string text = read_text("/proc/self/stat");
+/// Field 22 of /proc/PID/stat: with the pid it names a process for good.
+std::string start_time(const std::string& stat) {
+    const std::string text = read_text(stat);
     size_t at = text.rfind(')');  // the end of field 2
     for (int field = 2; field < 22 && at != std::string::npos; field++) {
         at = text.find(' ', at + 1);
@@ -86,14 +86,13 @@ class ContainerMonitor {
             return fail(std::string("control socket: ") + strerror(errno));
         }
         if (!replace_text(options_.events + "/" + options_.id + ".monitor",
-                          std::to_string(getpid()) + " " + own_start_time())) {
+                          std::to_string(getpid()) + " " + start_time("/proc/self/stat"))) {
             return fail(std::string("write the monitor's file: ") + strerror(errno));
         }
-        const int created = create();
-        if (created != 0) {
-            return created;
+        if (const std::string failed = prepare(); !failed.empty()) {
+            return fail(failed);
         }
-        send_text(kAnswerFd, "pid " + std::to_string(init_) + "\n");
+        send_text(kAnswerFd, "ready\n");
         close(kAnswerFd);
         serve();
         return 0;
@@ -105,51 +104,78 @@ class ContainerMonitor {
         return 1;
     }
 
-    int create() {
-        Pipe in, out, err;
+    /// What attaches and the log need is there before the container runs. Returns what is wrong.
+    std::string prepare() {
+        if (options_.terminal) {
+            return "";  // runc makes it
+        }
+        if (!out_.open() || !err_.open() || (options_.stdin && !in_.open())) {
+            return std::string("pipe: ") + strerror(errno);
+        }
+        streams_.set_output(LogStream::kStdout, std::move(out_.read_end));
+        streams_.set_output(LogStream::kStderr, std::move(err_.read_end));
+        if (options_.stdin) {
+            streams_.set_input(std::move(in_.write_end), options_.stdin_once);
+        }
+        return "";
+    }
+
+    /// Creates the container and starts it. Returns what is wrong; then it has ended.
+    std::string start() {
+        if (started_) {
+            return "it has been started already";
+        }
+        started_ = true;
+        // Whoever finds this and no `init` waits for us.
+        if (!replace_text(options_.state + "/starting", "")) {
+            return std::string("write ") + options_.state + "/starting: " + strerror(errno);
+        }
         ConsoleSocket console;
-        std::vector<std::string> arguments = {"create", "--bundle", options_.bundle, "--pid-file",
-                                              options_.state + "/pid"};
+        std::vector<std::string> arguments = {"run",           "--detach",
+                                              "--bundle",      options_.bundle,
+                                              "--pid-file",    options_.state + "/pid"};
         StdioFds stdio;
         if (options_.terminal) {
             if (!console.open(options_.state)) {
-                return fail(std::string("console socket: ") + strerror(errno));
+                return std::string("console socket: ") + strerror(errno);
             }
             arguments.insert(arguments.end(), {"--console-socket", console.path});
         } else {
-            if (!out.open() || !err.open() || (options_.stdin && !in.open())) {
-                return fail(std::string("pipe: ") + strerror(errno));
-            }
-            stdio = {in.read_end.get(), out.write_end.get(), err.write_end.get()};
+            stdio = {in_.read_end.get(), out_.write_end.get(), err_.write_end.get()};
         }
         arguments.push_back(options_.id);
-        if (const int status = monitor::run(options_.program, arguments, stdio); status != 0) {
-            std::string why = last_error(options_.program);
-            if (why.empty()) {
-                why = "exit status " + std::to_string(status);
-            }
-            return fail(options_.program.path + " create: " + why);
+        const std::string what = options_.program.path + " run: ";
+        const int status = monitor::run(options_.program, arguments, stdio);
+        for (Pipe* const pipe : {&in_, &out_, &err_}) {
+            pipe->read_end.reset();
+            pipe->write_end.reset();
+        }
+        if (status != 0) {
+            const std::string why = last_error(options_.program);
+            return what + (why.empty() ? "exit status " + std::to_string(status) : why);
         }
         init_ = static_cast<pid_t>(atoi(read_text(options_.state + "/pid").c_str()));
         if (init_ <= 0) {
-            return fail(options_.program.path + " create: no pid in its pid file");
+            return what + "no pid in its pid file";
         }
         if (options_.terminal) {
             terminal_ = console.receive();
             if (!terminal_) {
-                return fail(options_.program.path + " create: sent no terminal");
+                kill(init_, SIGKILL);
+                return what + "sent no terminal";
             }
             streams_.set_output(LogStream::kStdout,
                                 ScopedFd(fcntl(terminal_.get(), F_DUPFD_CLOEXEC, 3)));
             streams_.set_input(ScopedFd(fcntl(terminal_.get(), F_DUPFD_CLOEXEC, 3)), false);
-            return 0;
         }
-        streams_.set_output(LogStream::kStdout, std::move(out.read_end));
-        streams_.set_output(LogStream::kStderr, std::move(err.read_end));
-        if (options_.stdin) {
-            streams_.set_input(std::move(in.write_end), options_.stdin_once);
+        // It may have ended, and is then a zombie of ours.
+        if (!replace_text(options_.state + "/init",
+                          std::to_string(init_) + " " +
+                              start_time("/proc/" + std::to_string(init_) + "/stat"))) {
+            kill(init_, SIGKILL);
+            return std::string("write ") + options_.state + "/init: " + strerror(errno);
         }
-        return 0;
+        return "";
     }
 
     void serve() {
@@ -176,12 +202,18 @@ class ContainerMonitor {
                 continue;
             }
             streams_.handle(fds.data() + 2);
+            if (fds[1].revents != 0) {
+                answer();
+            }
+            // Behind the answer: a process that has ended at once is known by its pid only then.
             if (fds[0].revents != 0 && reap(signals_.get(), init_, status)) {
                 ended_ns = realtime_ns();
                 deadline = monotonic_ms() + kDrainMs;
             }
-            if (fds[1].revents != 0) {
-                answer();
+            if (failed_ && ended_ns == 0) {
+                status = 128 << 8;
+                ended_ns = realtime_ns();
+                deadline = monotonic_ms();
             }
         }
     }
@@ -234,6 +266,11 @@ class ContainerMonitor {
 
     std::string handle(const std::string& request, std::vector<ScopedFd>& fds) {
         unsigned rows, columns;
+        if (request == "start") {
+            const std::string wrong = start();
+            failed_ = !wrong.empty();
+            return failed_ ? "error " + wrong : "ok";
+        }
         if (request == "reopen" && fds.size() == 1) {
             streams_.reopen(std::move(fds[0]));
             return "ok";
@@ -265,7 +302,10 @@ class ContainerMonitor {
     const Options& options_;
     Streams streams_;
     ScopedFd signals_, listener_, terminal_;
-    pid_t init_ = 0;
+    Pipe in_, out_, err_;  ///< the ends that the container gets, until it has them
+    bool started_ = false;
+    bool failed_ = false;
+    pid_t init_ = 0;  ///< 0: none yet
 };
 
 }  // namespace
