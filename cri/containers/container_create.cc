@@ -12,6 +12,7 @@
 #include "cri/base/settings.h"
 #include "cri/containers/container_manager.h"
 #include "cri/containers/image_volumes.h"
+#include "cri/containers/resources.h"
 #include "cri/containers/spec.h"
 #include "cri/events/container_events.h"
 #include "cri/images/image_store.h"
@@ -102,7 +103,7 @@ Result<std::string> ContainerManager::create(const std::string& pod_id,
     const LogScope pod_scope("pod", pod->id);
     const LogScope scope("container", container->id);
     fault_point("container.before it is made");
-    const Status made = make(*container);
+    const Status made = prepare(*container);
     fault_point("container.made");
     Status recorded = made;
     if (made.ok()) {
@@ -143,9 +144,12 @@ Result<std::string> ContainerManager::running_target(const std::string& pod_id,
     return target->id;
 }
 
-Status ContainerManager::make(Container& container) {
+Status ContainerManager::prepare(Container& container) {
     const ContainerRecord record = container.snapshot();
-    const api::ContainerConfig& config = *container.config;
+    api::ContainerConfig config = *container.config;
+    if (!record.resources.empty()) {
+        *config.mutable_linux()->mutable_resources() = resources_of(record, config);
+    }
     const PodPtr pod = TRY(pods_.find(container.pod_id));
     const auto image = TRY(images_.find(record.image_id));
     if (!image) {
@@ -175,15 +179,37 @@ Status ContainerManager::make(Container& container) {
     TRY_HOST("bundle", make_directories(directory, 0711));
     TRY_HOST("bundle", write_file(directory + "/config.json", spec, 0600));
 
+    fault_point("container.bundle written");
+    // Its reader may look for it from now on.
+    (void)TRY(open_log(record.log_path));
+    return {};
+}
+
+Status ContainerManager::launch(Container& container) {
+    const ContainerRecord record = container.snapshot();
+    const api::ContainerConfig& config = *container.config;
     const ScopedFd log = TRY(open_log(record.log_path));
     runtime::CreateConfig create;
     create.id = container.id;
-    create.bundle = directory;
+    create.bundle = settings_.container_directory(container.id);
     create.stdio.cri_log_fd = log.get();
     create.stdio.attach_stdin = config.stdin() && !config.tty();
     create.stdio.attach_stdin_once = create.stdio.attach_stdin && config.stdin_once();
-    fault_point("container.bundle written");
-    TRY_HOST("runtime", container.runtime.create(create));
+    Status created = container.runtime.create(create);
+    if (!created.ok() && created.error().code() == EEXIST) {
+        // What a start that did not get further has left.
+        TRY(container.runtime.remove(container.id, true));
+        created = container.runtime.create(create);
+    }
+    TRY(created);
+    fault_point("container.created in its sandbox");
+    if (const Status started = container.runtime.start(container.id); !started.ok()) {
+        if (const Status undone = container.runtime.remove(container.id, true);
+            !undone.ok() && undone.error().code() != ENOENT) {
+            spdlog::error("undo of the container's start: {}", undone.error().message());
+        }
+        return started.error();
+    }
     return {};
 }
 

@@ -136,21 +136,16 @@ void ContainerManager::exited(const std::string& id, const control::ExitStatus& 
 }
 
 void ContainerManager::reconcile(Container& container) {
-    const ContainerPhase phase = container.snapshot().phase;
-    if (phase != ContainerPhase::kCreated && phase != ContainerPhase::kRunning) {
+    // One that is only created is a bundle and a row: the runtime hears of it when it starts.
+    if (container.snapshot().phase != ContainerPhase::kRunning) {
         return;
     }
     const auto info = container.runtime.state(container.id);
-    if (!info.ok()) {
-        if (info.error().code() == ENOENT) {
-            set_exited(container, kExitUnknown, 0, "Unknown",
-                       "the runtime does not know the container any more");
-        } else {
-            spdlog::warn("container {}: state: {}", container.id, info.error().message());
-        }
+    if (!info.ok() && info.error().code() != ENOENT) {
+        spdlog::warn("container {}: state: {}", container.id, info.error().message());
         return;
     }
-    if (info->state == control::ContainerState::kStopped) {
+    if (info.ok() && info->state == control::ContainerState::kStopped) {
         if (info->exit) {
             exited(container.id, *info->exit);
         } else {
@@ -158,20 +153,31 @@ void ContainerManager::reconcile(Container& container) {
         }
         return;
     }
-    const ContainerPhase actual = info->state == control::ContainerState::kCreated
-                                      ? ContainerPhase::kCreated
-                                      : ContainerPhase::kRunning;
-    const std::lock_guard lock(container.mu);
+    if (info.ok() && info->state != control::ContainerState::kCreated) {
+        return;
+    }
     // A start in progress has written "running" and the runtime does not say so yet; it holds
     // `operation`, and only a start that died with the last moatd does not.
-    if (container.record.phase == ContainerPhase::kRunning && actual == ContainerPhase::kCreated &&
-        container.operation.try_lock()) {
-        const std::lock_guard operation(container.operation, std::adopt_lock);
-        ContainerRecord changed = container.record;
-        changed.phase = actual;
-        changed.started_at_ns = 0;
-        (void)change(container, changed);
+    if (!container.operation.try_lock()) {
+        return;
     }
+    const std::lock_guard operation(container.operation, std::adopt_lock);
+    if (info.ok()) {
+        const Status removed = container.runtime.remove(container.id, true);
+        if (!removed.ok() && removed.error().code() != ENOENT) {
+            spdlog::error("container {}: undo of a start that the last moatd did not get to: {}",
+                          container.id, removed.error().message());
+            return;
+        }
+    }
+    const std::lock_guard lock(container.mu);
+    if (container.record.phase != ContainerPhase::kRunning) {
+        return;
+    }
+    ContainerRecord changed = container.record;
+    changed.phase = ContainerPhase::kCreated;
+    changed.started_at_ns = 0;
+    (void)change(container, changed);
 }
 
 void ContainerManager::reconcile(const std::string& pod_id) {
@@ -222,11 +228,10 @@ Status ContainerManager::start(const std::string& id) {
     const bool first_of_its_pod = of_pod(container->pod_id).size() == 1;
     fault_point("container.before its start");
     const auto start_time = std::chrono::steady_clock::now();
-    const Status started = container->runtime.start(container->id);
+    const Status started = launch(*container);
     fault_point("container.started");
     if (!started.ok()) {
-        // 128 and this reason are what kubelet's users know of other runtimes.
-        set_exited(*container, 128, 0, "StartError", started.error().message());
+        set_not_started(*container, started.error().message());
         finish_start(*container, false);
         return host_error(started.error(), "container " + container->id + ": start");
     }
@@ -240,6 +245,21 @@ Status ContainerManager::start(const std::string& id) {
     return {};
 }
 
+void ContainerManager::set_not_started(Container& container, const std::string& message) {
+    // 128 and this reason are what kubelet's users know of other runtimes.
+    set_exited(container, 128, 0, "StartError", message);
+    const std::lock_guard lock(container.mu);
+    if (container.record.phase == ContainerPhase::kExited &&
+        container.record.reason != "StartError") {
+        // Its end was heard of before we heard why.
+        ContainerRecord changed = container.record;
+        changed.exit_code = 128;
+        changed.reason = "StartError";
+        changed.message = message;
+        (void)change(container, changed);
+    }
+}
+
 void ContainerManager::finish_start(Container& container, bool started) {
     const ContainerEvents::Order order = events_.order();
     if (started) {
@@ -250,6 +270,7 @@ void ContainerManager::finish_start(Container& container, bool started) {
         const std::lock_guard lock(container.mu);
         container.starting = false;
         ended = std::exchange(container.end_untold, false);
+        container.changed.notify_all();
     }
     if (ended) {
         events_.publish(order, container.pod_id, container.id, ContainerEvent::kStopped);
@@ -265,6 +286,11 @@ Status ContainerManager::stop(const std::string& id, std::chrono::seconds grace)
     const ContainerRecord record = container.snapshot();
     if (record.phase != ContainerPhase::kRunning) {
         return {};
+    }
+    {
+        // The runtime does not know one that is being started, and a signal would be lost on it.
+        std::unique_lock lock(container.mu);
+        container.changed.wait_for(lock, kKillPatience, [&] { return !container.starting; });
     }
     if (grace.count() > 0) {
         const Status sent = container.runtime.kill(container.id, record.stop_signal);

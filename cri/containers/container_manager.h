@@ -83,12 +83,16 @@ class ContainerManager {
                     const std::string& reason, const std::string& message);
     void reconcile(Container& container);
     /// Tells of a start (if it succeeded), and of an end that came before it was told.
+    void set_not_started(Container& container, const std::string& message);
     void finish_start(Container& container, bool started);
     bool wait_for_end(Container& container, std::chrono::milliseconds timeout);
     Result<ContainerRecord> plan(const std::string& pod_id, const api::ContainerConfig& config);
     /// The id of the container whose pid namespace another of the pod is to join.
     Result<std::string> running_target(const std::string& pod_id, const std::string& target_id);
-    Status make(Container& container);
+    /// Writes the bundle. What the runtime makes of it shows when it starts, as with containerd.
+    Status prepare(Container& container);
+    /// Has the runtime make it and start it, or leaves nothing of it there.
+    Status launch(Container& container);
     /// Runtime, files and row go; may be repeated.
     Status erase(Container& container);
     Status remove_container(const ContainerPtr& container);

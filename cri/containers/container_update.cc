@@ -32,9 +32,9 @@ Status ContainerManager::update(const std::string& id,
     const std::string step = "container " + container->id + ": update its resources";
     const std::lock_guard operation(container->operation);
     const ContainerRecord record = container->snapshot();
-    const bool live =
-        record.phase == ContainerPhase::kCreated || record.phase == ContainerPhase::kRunning;
-    if (!live && record.phase != ContainerPhase::kExited) {
+    const bool live = record.phase == ContainerPhase::kRunning;
+    if (!live && record.phase != ContainerPhase::kCreated &&
+        record.phase != ContainerPhase::kExited) {
         return wrong_state(step + ": it is being removed");
     }
     const api::LinuxContainerResources before = resources_of(record, *container->config);
@@ -52,6 +52,15 @@ Status ContainerManager::update(const std::string& id,
         ContainerRecord changed = container->record;
         changed.resources = now.SerializeAsString();
         recorded = change(*container, changed);
+    }
+    if (recorded.ok() && record.phase == ContainerPhase::kCreated) {
+        recorded = prepare(*container);  // it starts with them
+        if (!recorded.ok()) {
+            const std::lock_guard lock(container->mu);
+            ContainerRecord changed = container->record;
+            changed.resources = record.resources;
+            (void)change(*container, changed);
+        }
     }
     if (!recorded.ok()) {
         // The client is told that nothing changed.

@@ -41,8 +41,7 @@ ContainerFigures StatsCollector::measure(const ContainerPtr& container) {
     figures.container = container;
     figures.record = container->snapshot();
     figures.at_ns = now_ns();
-    const ContainerPhase phase = figures.record.phase;
-    if (phase != ContainerPhase::kCreated && phase != ContainerPhase::kRunning) {
+    if (figures.record.phase != ContainerPhase::kRunning) {
         return figures;
     }
     auto stats = container->runtime.stats(container->id);

@@ -252,15 +252,17 @@ TEST_CASE("lifecycle: failed creations are undone and their names free") {
     CHECK(contains(failed.error().message(), "as the test wants"));
     CHECK(world.node->pods->list().empty());
     const std::string pod = world.run_pod();
-    FakeWorld::get().fail_at = "create";
-    CHECK_FALSE(world.node->containers->create(pod, world.container_config()).ok());
-    CHECK(world.node->containers->list().empty());
-    const auto id = world.node->containers->create(pod, world.container_config());
-    REQUIRE(id.ok());
-    FakeWorld::get().fail_at = "start";
-    CHECK_FALSE(world.node->containers->start(*id).ok());
-    CHECK(world.record(*id).reason == "StartError");
-    CHECK(world.record(*id).exit_code == 128);
+    for (const char* call : {"create", "start"}) {
+        const auto id = world.node->containers->create(pod, world.container_config());
+        REQUIRE(id.ok());
+        CHECK(FakeWorld::get().containers.empty());  // the runtime hears of it when it starts
+        FakeWorld::get().fail_at = call;
+        CHECK_FALSE(world.node->containers->start(*id).ok());
+        CHECK(world.record(*id).reason == "StartError");
+        CHECK(world.record(*id).exit_code == 128);
+        CHECK(FakeWorld::get().containers.empty());
+        CHECK(world.node->containers->remove(*id).ok());
+    }
 }
 
 TEST_CASE("lifecycle: names are taken once, and states allow only what they allow") {
