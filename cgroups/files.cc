@@ -200,13 +200,13 @@ Status kill_below(const std::string& directory) {
 }
 
 bool Backoff::wait() {
-    if (left_ms_ <= 0) {
+    if (left_us_ <= 0) {
         return false;
     }
-    const timespec pause{step_ms_ / 1000, step_ms_ % 1000 * 1000000L};
+    const timespec pause{step_us_ / 1'000'000, step_us_ % 1'000'000 * 1000L};
     ::nanosleep(&pause, nullptr);
-    left_ms_ -= step_ms_;
-    step_ms_ = std::min(step_ms_ * 2, 50);
+    left_us_ -= step_us_;
+    step_us_ = std::min(step_us_ * 2, 50'000);
     return true;
 }
 

@@ -54,13 +54,13 @@ Status kill_below(const std::string& directory);
 /// Waits 1 ms, 2 ms, ... between polls of a file that v1 cannot notify about.
 class Backoff {
   public:
-    explicit Backoff(int limit_ms) : left_ms_(limit_ms) {}
+    explicit Backoff(int limit_ms) : left_us_(limit_ms * 1000) {}
     /// False when the time is used up.
     bool wait();
 
   private:
-    int step_ms_ = 1;
-    int left_ms_;
+    int step_us_ = 100;
+    int left_us_;
 };
 
 }  // namespace moat::cgroups

@@ -152,6 +152,9 @@ int ImageCommands::run(const Settings& settings) {
                         : tag_->parsed()    ? tag(*access, name_, target_)
                         : remove_->parsed() ? remove(images, names_)
                                             : prune(*access, settings);
+    if (const Status settled = images.settle(); done.ok() && !settled.ok()) {
+        return fail(settled.error());
+    }
     return done.ok() ? 0 : fail(done.error());
 }
 

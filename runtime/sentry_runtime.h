@@ -28,6 +28,7 @@ class SentryRuntime final : public Runtime {
 
     Status create_sandbox(const SandboxConfig& config) override;
     Status destroy_sandbox(const std::string& id) override;
+    Status check(const CreateConfig& config) override;
     Status create(const CreateConfig& config) override;
     Status start(const std::string& id) override;
     Result<ContainerInfo> state(const std::string& id) override;

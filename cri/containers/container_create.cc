@@ -180,6 +180,10 @@ Status ContainerManager::prepare(Container& container) {
     TRY_HOST("bundle", write_file(directory + "/config.json", spec, 0600));
 
     fault_point("container.bundle written");
+    runtime::CreateConfig create;
+    create.id = container.id;
+    create.bundle = directory;
+    TRY_HOST("runtime", container.runtime.check(create));
     // Its reader may look for it from now on.
     (void)TRY(open_log(record.log_path));
     return {};

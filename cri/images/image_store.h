@@ -63,6 +63,8 @@ class ImageStore {
                      const std::string& diff_id, const UnpackLimits& limits = {});
     /// Makes the root of these layers, and the image with these names, which others lose.
     Status add_image(const ImageRecord& image, const std::vector<std::string>& diff_ids);
+    /// Waits until all images are on the disk, which otherwise happens some time later.
+    Status settle() { return settler_.settle_now(); }
     /// A fresh directory in tmp, removed with the object.
     class Workspace;
     Result<std::unique_ptr<Workspace>> workspace();

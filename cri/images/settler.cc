@@ -18,8 +18,9 @@ struct Kind {
     const char* unmark;
 };
 
-/// Pulls come in crowds, and what runs after one is not to meet the sync.
-constexpr std::chrono::milliseconds kDelay{1000};
+/// Longer than the kernel keeps what is dirty (vm.dirty_expire_centisecs): the sync then finds little to
+/// do, and neither the next pulls nor anybody else on the file system wait for it.
+constexpr std::chrono::seconds kDelay{40};
 
 /// Images last: one that has lost its mark stands on roots and layers without one.
 constexpr Kind kKinds[] = {
@@ -90,13 +91,15 @@ void Settler::work() {
     std::unique_lock lock(mu_);
     for (;;) {
         changed_.wait(lock, [this] { return wanted_ || ending_; });
-        if (!wanted_) {
+        if (ending_) {
             return;
         }
-        changed_.wait_for(lock, kDelay, [this] { return ending_; });
+        if (changed_.wait_for(lock, kDelay, [this] { return ending_; })) {
+            return;  // the marks stay, and the next start goes on
+        }
         wanted_ = false;
         lock.unlock();
-        if (const Status done = sync_and_unmark(); !done.ok()) {
+        if (const Status done = settle_now(); !done.ok()) {
             // The marks stay, and the next pull or the next start tries again.
             spdlog::error("images: not known to be on the disk: {}", done.error().message());
         }
@@ -104,7 +107,7 @@ void Settler::work() {
     }
 }
 
-Status Settler::sync_and_unmark() {
+Status Settler::settle_now() {
     // Only what has its files in place before the sync: each has, when it has a row.
     std::vector<std::pair<const char*, std::string>> marked;
     {

@@ -17,7 +17,6 @@ class Settler {
   public:
     /// `directory`: on the file system that the files are on.
     Settler(std::string directory, Database& database);
-    /// Waits until what was asked for is done.
     ~Settler();
     Settler(const Settler&) = delete;
     Settler& operator=(const Settler&) = delete;
@@ -26,12 +25,13 @@ class Settler {
     const std::string& mark() const { return mark_; }
     /// Forgets what an earlier boot left unsynced; their directories then have no row.
     Status discard_lost();
-    /// Syncs, and takes the marks off, some time soon.
+    /// Syncs, and takes the marks off, within a minute; what is not done at the end, the next does.
     void settle();
+    /// The same at once.
+    Status settle_now();
 
   private:
     void work();
-    Status sync_and_unmark();
 
     const std::string directory_;
     const std::string mark_;

@@ -33,7 +33,12 @@ Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
     return database;
 }
 
-Database::~Database() { sqlite3_close_v2(db_); }
+Database::~Database() {
+    for (const auto& [sql, statement] : prepared_) {
+        sqlite3_finalize(statement);
+    }
+    sqlite3_close_v2(db_);
+}
 
 Error Database::failure(std::string_view sql) const {
     const int code = sqlite3_extended_errcode(db_);
@@ -48,11 +53,15 @@ Error Database::failure(std::string_view sql) const {
 }
 
 Result<sqlite3_stmt*> Database::prepare(std::string_view sql) {
+    if (const auto it = prepared_.find(sql); it != prepared_.end()) {
+        return it->second;
+    }
     sqlite3_stmt* statement = nullptr;
-    if (sqlite3_prepare_v2(db_, sql.data(), static_cast<int>(sql.size()), &statement, nullptr) !=
-        SQLITE_OK) {
+    if (sqlite3_prepare_v3(db_, sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT,
+                           &statement, nullptr) != SQLITE_OK) {
         return failure(sql);
     }
+    prepared_.emplace(sql, statement);
     return statement;
 }
 
@@ -67,7 +76,9 @@ Status Database::step_all(sqlite3_stmt* statement, std::string_view sql, const V
     if (code != SQLITE_DONE) {
         status = failure(sql);
     }
-    sqlite3_finalize(statement);
+    // It stays prepared; what it held of the arguments and of the database, it lets go of.
+    sqlite3_reset(statement);
+    sqlite3_clear_bindings(statement);
     return status;
 }
 

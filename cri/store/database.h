@@ -3,6 +3,7 @@
 #include <concepts>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -142,6 +143,8 @@ class Database {
 
     std::mutex mu_;
     sqlite3* db_;
+    /// By their text, of which there are as many as in our source; guarded by mu_.
+    std::map<std::string, sqlite3_stmt*, std::less<>> prepared_;
 };
 
 }  // namespace moat::cri

@@ -267,23 +267,48 @@ struct Create {
     }
 };
 
+/// What a bundle says, as far as it can be told without making anything.
+struct Bundle {
+    std::string path;
+    Spec spec;
+    Placement placement;
+};
+
+Result<Bundle> read_bundle(const CreateConfig& config) {
+    Bundle bundle;
+    bundle.path = TRY_STEP("bundle", real_path(config.bundle));
+    bundle.spec = TRY(load_spec(bundle.path));
+    bundle.placement = TRY(placement_of(bundle.spec.annotations));
+    if (config.id == "sentry") {
+        return Error(EINVAL, "that name is taken by the sentry's own cgroup");
+    }
+    if (!bundle.spec.hooks.start_container.empty()) {
+        return Error(ENOTSUP, "startContainer hooks would run inside the sandbox: not built");
+    }
+    if (bundle.spec.find_namespace("user") != nullptr && !bundle.spec.uid_map) {
+        return Error(ENOTSUP, "a user namespace without mappings is not built");
+    }
+    return bundle;
+}
+
 }  // namespace
+
+Status SentryRuntime::check(const CreateConfig& config) {
+    const std::string step = "create " + config.id;
+    const Bundle bundle = TRY_STEP(step, read_bundle(config));
+    (void)TRY_STEP(step, plan_files(bundle.spec, config.id, bundle.path, bundle.spec.annotations));
+    if (bundle.spec.seccomp) {
+        (void)TRY_STEP(step, compile_seccomp(*bundle.spec.seccomp));
+    }
+    return {};
+}
 
 Status SentryRuntime::create(const CreateConfig& config) {
     const std::string step = "create " + config.id;
-    const std::string bundle = TRY_STEP(step + ": bundle", real_path(config.bundle));
-    const Spec spec = TRY_STEP(step, load_spec(bundle));
-    const Placement placement = TRY_STEP(step, placement_of(spec.annotations));
-    if (config.id == "sentry") {
-        return Error(EINVAL, step + ": that name is taken by the sentry's own cgroup");
-    }
-    if (!spec.hooks.start_container.empty()) {
-        return Error(ENOTSUP,
-                     step + ": startContainer hooks would run inside the sandbox: not built");
-    }
-    if (spec.find_namespace("user") != nullptr && !spec.uid_map) {
-        return Error(ENOTSUP, step + ": a user namespace without mappings is not built");
-    }
+    const Bundle read = TRY_STEP(step, read_bundle(config));
+    const std::string& bundle = read.path;
+    const Spec& spec = read.spec;
+    const Placement& placement = read.placement;
 
     // A pod that is being joined cannot go away meanwhile.
     std::optional<StateDirectory> sandbox_directory;
