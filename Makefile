@@ -52,9 +52,9 @@ e2e-cluster: build ## run a cluster of one node: control plane, kubelet, kube-pr
 	@scripts/install-packages.sh test
 	@FAST=$(FAST) e2e/cluster/run.py $(if $(WRITE),--write) $(TESTS)
 
-check-critest: build ## run the CRI's conformance tests on both handlers (WRITE=1: the README's table)
+check-critest: build ## run the CRI's conformance tests on both handlers (WRITE=1: the README's table; REFERENCE=1: containerd instead)
 	@scripts/install-packages.sh test
-	@e2e/critest/run.py $(if $(WRITE),--write) $(if $(HANDLER),--handler $(HANDLER))
+	@e2e/critest/run.py $(if $(REFERENCE),--reference) $(if $(WRITE),--write) $(if $(HANDLER),--handler $(HANDLER))
 
 fuzz: ## run the fuzzers of what clients of moatd's streaming server send (RUNS=n: each that often)
 	@scripts/install-packages.sh fuzz

@@ -162,8 +162,8 @@ class Runtime {
     /// Kills all of the pod's containers and its sentry and removes what was made. A sandbox that
     /// is not there is a success.
     virtual Status destroy_sandbox(const std::string& id) = 0;
-    /// What create() would refuse of the bundle, without making anything. What depends on the machine at
-    /// that moment is create()'s.
+    /// What create() would refuse of the bundle, without making anything. What depends on the
+    /// machine at that moment is create()'s.
     virtual Status check(const CreateConfig& /*config*/) { return {}; }
     /// OCI create: builds the plan, starts the gofer (and the sentry, for a container that starts a
     /// sandbox), leaves the container Created.

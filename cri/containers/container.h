@@ -38,6 +38,13 @@ struct Container {
     /// A start is on its way, whose event comes before that of an end; guarded by mu.
     bool starting = false;
     bool end_untold = false;  ///< it ended meanwhile; guarded by mu
+    /// Held while the runtime forgets one that has ended; nothing but the runtime is called under
+    /// it.
+    std::mutex release_mu;
+    bool released = false;  ///< the runtime has forgotten it; guarded by release_mu
+    /// Copied by those who still want something of the runtime (an exec's exit, the last output)
+    /// when it has ended: it is not released then, but removed later.
+    const std::shared_ptr<char> in_use = std::make_shared<char>();
 
     Container(ContainerRecord container_record,
               std::shared_ptr<const api::ContainerConfig> container_config,

@@ -68,6 +68,7 @@ Result<ExecResult> ContainerManager::exec_sync(const std::string& id,
         return invalid_argument("timeout: negative");
     }
     const ContainerPtr container = TRY(find(id));
+    const std::shared_ptr<char> use = container->in_use;
     const std::string step = "container " + container->id + ": exec";
     if (container->snapshot().phase != ContainerPhase::kRunning) {
         return wrong_state(step + ": it is not running");
@@ -89,7 +90,7 @@ Result<ExecResult> ContainerManager::exec_sync(const std::string& id,
     out.write_end.reset();
     err.write_end.reset();
 
-    std::thread([wait, container, exec_id] {
+    std::thread([wait, container, exec_id, use] {
         wait->exit = container->runtime.wait_exec(container->id, exec_id);
         eventfd_write(wait->ended.get(), 1);
     }).detach();

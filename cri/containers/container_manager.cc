@@ -125,6 +125,20 @@ void ContainerManager::set_exited(Container& container, int32_t exit_code, int64
                {"reason", reason}});
 }
 
+void ContainerManager::release(Container& container) {
+    const std::lock_guard lock(container.release_mu);
+    if (container.released || container.in_use.use_count() > 1 ||
+        container.snapshot().phase != ContainerPhase::kExited) {
+        return;
+    }
+    const Status removed = container.runtime.remove(container.id, true);
+    container.released = removed.ok() || removed.error().code() == ENOENT;
+    if (!container.released) {
+        spdlog::warn("container {}: pod {}: what it held is not released yet: {}", container.id,
+                     container.pod_id, removed.error().message());
+    }
+}
+
 void ContainerManager::exited(const std::string& id, const control::ExitStatus& status) {
     const auto container = find(id);
     if (!container.ok()) {
@@ -282,7 +296,12 @@ Status ContainerManager::stop(const std::string& id, std::chrono::seconds grace)
     if (!found.ok()) {
         return {};
     }
-    Container& container = **found;
+    TRY(end(**found, grace));
+    release(**found);
+    return {};
+}
+
+Status ContainerManager::end(Container& container, std::chrono::seconds grace) {
     const ContainerRecord record = container.snapshot();
     if (record.phase != ContainerPhase::kRunning) {
         return {};
@@ -349,9 +368,15 @@ void ContainerManager::kill_all(const std::string& pod_id) {
 }
 
 Status ContainerManager::erase(Container& container) {
-    const Status removed = container.runtime.remove(container.id, true);
-    if (!removed.ok() && removed.error().code() != ENOENT) {
-        return host_error(removed.error(), "container " + container.id + ": remove");
+    {
+        const std::lock_guard lock(container.release_mu);
+        if (!container.released) {
+            const Status removed = container.runtime.remove(container.id, true);
+            if (!removed.ok() && removed.error().code() != ENOENT) {
+                return host_error(removed.error(), "container " + container.id + ": remove");
+            }
+            container.released = true;
+        }
     }
     fault_point("container.removed from its sandbox");
     TRY_HOST("container " + container.id, remove_tree(settings_.container_directory(container.id)));

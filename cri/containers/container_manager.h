@@ -82,8 +82,13 @@ class ContainerManager {
     void set_exited(Container& container, int32_t exit_code, int64_t finished_at_ns,
                     const std::string& reason, const std::string& message);
     void reconcile(Container& container);
-    /// Tells of a start (if it succeeded), and of an end that came before it was told.
+    /// Signals it and waits for its end.
+    Status end(Container& container, std::chrono::seconds grace);
+    /// Has the runtime forget a container that was stopped: its exit is in the database, and a dead
+    /// container is to hold no gofer, cgroup or mount. What fails is tried again by its removal.
+    void release(Container& container);
     void set_not_started(Container& container, const std::string& message);
+    /// Tells of a start (if it succeeded), and of an end that came before it was told.
     void finish_start(Container& container, bool started);
     bool wait_for_end(Container& container, std::chrono::milliseconds timeout);
     Result<ContainerRecord> plan(const std::string& pod_id, const api::ContainerConfig& config);

@@ -18,8 +18,8 @@ struct Kind {
     const char* unmark;
 };
 
-/// Longer than the kernel keeps what is dirty (vm.dirty_expire_centisecs): the sync then finds little to
-/// do, and neither the next pulls nor anybody else on the file system wait for it.
+/// Longer than the kernel keeps what is dirty (vm.dirty_expire_centisecs): the sync then finds
+/// little to do, and neither the next pulls nor anybody else on the file system wait for it.
 constexpr std::chrono::seconds kDelay{40};
 
 /// Images last: one that has lost its mark stands on roots and layers without one.

@@ -40,6 +40,7 @@ class AttachSession final : public RemoteSession,
   private:
     Status begin() {
         const ContainerPtr container = TRY(containers_.find(request_.container_id));
+        use_ = container->in_use;
         if (container->snapshot().phase != ContainerPhase::kRunning) {
             return wrong_state("container is not running");
         }
@@ -122,6 +123,7 @@ class AttachSession final : public RemoteSession,
     const AttachRequest request_;
     const std::function<void()> abandon_;
     DescriptorPtr in_;
+    std::shared_ptr<char> use_;  ///< of the container, until all of its output is shown
     int showing_ = 0;
     bool stdin_ends_container_ = false;
 };

@@ -67,6 +67,7 @@ class ExecSession final : public RemoteSession, public std::enable_shared_from_t
 
     Status begin() {
         const ContainerPtr container = TRY(containers_.find(request_.container_id));
+        const std::shared_ptr<char> use = container->in_use;
         if (container->snapshot().phase != ContainerPhase::kRunning) {
             return wrong_state("failed to exec in container: it is not running");
         }
@@ -98,7 +99,7 @@ class ExecSession final : public RemoteSession, public std::enable_shared_from_t
         }
         exec_id_ = TRY_HOST(step, container->runtime.exec(container->id, config));
         container_ = container;
-        std::thread([wait, container, exec_id = exec_id_] {
+        std::thread([wait, container, exec_id = exec_id_, use] {
             wait->exit = container->runtime.wait_exec(container->id, exec_id);
             eventfd_write(wait->ended.get(), 1);
         }).detach();

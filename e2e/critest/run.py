@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Runs critest, the CRI's conformance tests, against moatd in namespaces of its own. As root.
 
-    e2e/critest/run.py [--handler NAME]... [--focus REGEX] [--write] [--cni]
+    e2e/critest/run.py [--handler NAME]... [--focus REGEX] [--write] [--cni] [--reference]
 
 Each handler is a run of critest's specs over SPDY, and one of its streaming specs over WebSocket. What is
 expected not to pass is in expectations.txt, one line a spec with its reason; a listed spec that passes
 fails the run, as does a spec that fails or is skipped without being listed. --write puts the results into
-the README.
+the README. --reference runs containerd with runc instead, on the same stage: its results are the README's
+last rows, and nobody judges them.
 """
 
 import argparse
@@ -98,12 +99,12 @@ def judge(label, specs, expected, whole):
 
 
 def write_table(results):
-    """The README's table, between its two markers."""
-    rows = ["| handler | passed | failed | skipped | seconds |", "| --- | --- | --- | --- | --- |"]
+    """The README's table, between its two markers. Rows of what did not run now stay."""
+    fresh = {}
     for label, specs, seconds in results:
         count = {state: sum(s.state == state for s in specs) for state in ("passed", "skipped")}
         bad = len(specs) - count["passed"] - count["skipped"]
-        rows.append(f"| {label} | {count['passed']} | {bad} | {count['skipped']} | {seconds:.0f} |")
+        fresh[label] = f"| {label} | {count['passed']} | {bad} | {count['skipped']} | {seconds:.0f} |"
     with open(README, encoding="utf-8") as source:
         text = source.read()
     begin, end = "<!-- critest: written by make check-critest WRITE=1 -->\n", "<!-- critest: end -->\n"
@@ -111,8 +112,34 @@ def write_table(results):
     _, found, tail = rest.partition(end)
     if not found:
         sys.exit(f"{README}: the markers of the table are missing")
+    title, line, *old = rest.split(end)[0].splitlines()
+    rows = [fresh.pop(row.split("|")[1].strip(), row) for row in old]
+    rows = [title, line, *rows, *fresh.values()]
     with open(README, "w", encoding="utf-8") as out:
         out.write(head + begin + "\n".join(rows) + "\n" + end + tail)
+
+
+def reference(directory, options):
+    """containerd's results; Debian's CNI plugins, since it has no network of its own."""
+    stage.hide_cni_state()
+    registry = stage.start_registry(directory)
+    runtime, endpoint = stage.start_containerd(os.path.join(directory, "c"))
+    results = []
+    for label, more in (("containerd, runc", []), ("containerd, runc, websocket", WEBSOCKET)):
+        began = time.monotonic()
+        specs = run_critest(directory, endpoint, "runc", label.replace(", ", "-"), more)
+        results.append((label, specs, time.monotonic() - began))
+        for spec in specs:
+            if spec.state != "passed":
+                print(f"{spec.state}  {label}: {spec.name}: {spec.message[:300]}", flush=True)
+        states = [spec.state for spec in specs]
+        print(f"      {label}: {states.count('passed')} of {len(states)} passed, {results[-1][2]:.0f} s", flush=True)
+    runtime.stop()
+    registry.stop()
+    if options.write:
+        write_table(results)
+    print(f"{sum(s.state == 'passed' for _, specs, _ in results for s in specs)} passed, 0 failed", flush=True)
+    return 0
 
 
 def main():
@@ -121,12 +148,15 @@ def main():
     parser.add_argument("--focus", help="only the specs whose names match")
     parser.add_argument("--write", action="store_true", help="the results into the README")
     parser.add_argument("--cni", action="store_true", help="Debian's CNI plugins instead of the built-in network")
+    parser.add_argument("--reference", action="store_true", help="containerd instead of moatd")
     options = parser.parse_args()
     if harness.INSIDE not in os.environ:
-        stage.prepare()
-        return harness.enter()
+        stage.prepare(with_containerd=options.reference)
+        return stage.enter() if options.reference else harness.enter()
     harness.settle()
     directory = harness.scratch()
+    if options.reference:
+        return reference(directory, options)
     expected = read_expectations()
     registry = stage.start_registry(directory)
     runtime, endpoint = stage.start_moatd(directory, options.cni)

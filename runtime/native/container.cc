@@ -54,8 +54,7 @@ Result<NativeContainer> NativeRuntime::settled_container(const std::string& id) 
     for (int64_t left_ms = kCreateTimeoutMs;; left_ms -= kLookAgainMs) {
         NativeContainer container = TRY(load_container(id));
         const std::string events = events_directory(container.pod_id);
-        if (!container.starting || read_exit(events, id) ||
-            !read_monitor(events, id).alive()) {
+        if (!container.starting || read_exit(events, id) || !read_monitor(events, id).alive()) {
             return container;
         }
         if (left_ms <= 0) {

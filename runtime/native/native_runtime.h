@@ -2,9 +2,9 @@
 
 // Pods on the node's own kernel, by an installed runc or crun: for what must see the node (network
 // and storage drivers, kubelet's other system pods). A pod's namespaces are held by a process
-// `moat-pause`; one process `moat-monitor` stands by each container and lives without moatd. A created
-// container is its root, its configuration and its monitor: runc is called when it starts, as
-// containerd does. All state is below `state_root`:
+// `moat-pause`; one process `moat-monitor` stands by each container and lives without moatd. A
+// created container is its root, its configuration and its monitor: runc is called when it starts,
+// as containerd does. All state is below `state_root`:
 //   pods/ID/record.json, events/       what was made; CONTAINER.monitor and CONTAINER.exit
 //   containers/ID/record.json, control.sock, starting, pid, init, monitor.log, runc.log
 //   runc/                              the program's own

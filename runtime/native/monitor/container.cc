@@ -131,9 +131,8 @@ class ContainerMonitor {
             return std::string("write ") + options_.state + "/starting: " + strerror(errno);
         }
         ConsoleSocket console;
-        std::vector<std::string> arguments = {"run",           "--detach",
-                                              "--bundle",      options_.bundle,
-                                              "--pid-file",    options_.state + "/pid"};
+        std::vector<std::string> arguments = {
+            "run", "--detach", "--bundle", options_.bundle, "--pid-file", options_.state + "/pid"};
         StdioFds stdio;
         if (options_.terminal) {
             if (!console.open(options_.state)) {

@@ -24,9 +24,10 @@ struct Options {
     unsigned rows = 0, columns = 0;
 };
 
-/// Descriptor 3 gets "ready\n" once the container can be started and attached to, or "error TEXT\n". It is
-/// made by the request "start" on control.sock; the file `starting` of its state says that this has
-/// begun, `init` ("PID STARTTIME") that it has succeeded, and ID.exit, code 128, that it has failed.
+/// Descriptor 3 gets "ready\n" once the container can be started and attached to, or "error
+/// TEXT\n". It is made by the request "start" on control.sock; the file `starting` of its state
+/// says that this has begun, `init` ("PID STARTTIME") that it has succeeded, and ID.exit, code 128,
+/// that it has failed.
 int monitor_container(const Options& options);
 /// Descriptor 3 is one end of a stream socket: it gets "pid N\n" or "error TEXT\n", then
 /// "exit CODE SIGNAL TIME\n", and may send "resize ROWS COLUMNS\n". 4, 5, 6 are the process's
