@@ -134,13 +134,18 @@ class GoferInode final : public Inode {
                                          gofer::NodeId node);
     void forget_child_locked(std::string_view name);
     void forget_node();
+    void count_one_link_less();
     void remember(const gofer::Attributes& attributes);
     void remember_host(const struct stat& st);
     void drop_listing_locked();
+    bool is_unlinked();
     /// Runs `request(node)` again with a fresh node if the host has put another file in the place.
     template <typename Request>
     auto with_node(Request request) -> decltype(request(gofer::NodeId{})) {
         auto first = request(TRY(node()));
+        if (!first.ok() && first.error() == EBADF && is_unlinked()) {
+            return Errno(ENOENT);  // removed, and its node given back, since it was looked up
+        }
         if (first.ok() || !(first.error() == ESTALE) || gofer().exclusive()) {
             return first;
         }

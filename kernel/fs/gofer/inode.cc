@@ -318,7 +318,8 @@ Status GoferInode::walk(Task&, const std::vector<std::string_view>& names, Inten
 Result<InodeAttributes> GoferInode::attributes() {
     GoferFileSystem& fs = gofer();
     const bool fixed = fs.exclusive() && !stale_.load(std::memory_order_relaxed);
-    if (!fixed && monotonic_ns() > fresh_until_.load(std::memory_order_relaxed)) {
+    const bool gone = node_.load(std::memory_order_acquire) == 0 && is_unlinked();
+    if (!fixed && !gone && monotonic_ns() > fresh_until_.load(std::memory_order_relaxed)) {
         RefPtr<HostFile> host;
         {
             MutexLock lock(fs.mu_);
@@ -333,6 +334,11 @@ Result<InodeAttributes> GoferInode::attributes() {
     }
     MutexLock lock(attributes_mu_);
     return attributes_;
+}
+
+bool GoferInode::is_unlinked() {
+    MutexLock lock(gofer().mu_);
+    return unlinked_;
 }
 
 Result<InodeOwner> GoferInode::owner() {
@@ -516,14 +522,44 @@ Status GoferInode::unlink(Task&, std::string_view name, Inode& victim) {
     forget_child_locked(name);
     gone.unlinked_ = true;
     gone.note_modified();
-    // Nobody has it open: do not keep the host's blocks.
+    // Nobody has it open: do not keep the host's blocks, neither by our descriptors nor by the
+    // gofer's node.
     for (RefPtr<HostFile>* file : {&gone.read_file_, &gone.write_file_}) {
         if (*file && (*file)->ref_count() == 1) {
             dropped.push_back(std::exchange(*file, nullptr));
         }
     }
+    std::vector<RefPtr<GoferInode>> listed;
+    std::vector<gofer::CloseItem> items;
+    if (!gone.read_file_ && !gone.write_file_) {
+        std::erase_if(gofer().recent_, [&](RefPtr<GoferInode>& inode) {
+            const bool is_gone = inode.get() == &gone;
+            if (is_gone) {
+                listed.push_back(inode);
+            }
+            return is_gone;
+        });
+        // What is left is the reference of the name that is about to go.
+        if (gone.holds_ != 0 && gone.ref_count() == 1 + listed.size()) {
+            // With all that wait to be given back: walks that met the node have left holds there.
+            items.swap(gofer().to_close_);
+            items.push_back({gone.node_.load(std::memory_order_relaxed), gone.holds_});
+            gone.holds_ = 0;
+            gone.node_.store(0, std::memory_order_release);
+        }
+    }
     lock.unlock();
+    if (!items.empty()) {
+        gone.count_one_link_less();
+        gofer().client_->close(items.data(), items.size());
+    }
     return {};
+}
+
+/// For those who still ask, by a descriptor that only names it: there is no node to look at again.
+void GoferInode::count_one_link_less() {
+    MutexLock lock(attributes_mu_);
+    attributes_.nlink = attributes_.nlink > 0 ? attributes_.nlink - 1 : 0;
 }
 
 Status GoferInode::remove_directory(Task&, std::string_view name, Inode& victim) {
