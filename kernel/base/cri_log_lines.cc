@@ -1,7 +1,10 @@
 #include "kernel/base/cri_log_lines.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
+#include <algorithm>
 
 namespace moat {
 
@@ -74,6 +77,48 @@ std::string CriLogLines::end(LogStream stream) {
         begun.clear();
     }
     return out;
+}
+
+namespace {
+
+/// How much of `text` went into the file.
+size_t write_some(int fd, std::string_view text, int& error) {
+    size_t done = 0;
+    while (done < text.size()) {
+        const ssize_t n = ::write(fd, text.data() + done, text.size() - done);
+        if (n > 0) {
+            done += static_cast<size_t>(n);
+        } else if (n == 0 || errno != EINTR) {
+            error = n == 0 ? ENOSPC : errno;
+            break;
+        }
+    }
+    return done;
+}
+
+}  // namespace
+
+size_t CriLogWriter::write(int fd, std::string_view lines, int& error) {
+    rest_.erase(0, write_some(fd, rest_, error));
+    if (!rest_.empty()) {
+        return lines.size();
+    }
+    const size_t done = write_some(fd, lines, error);
+    if (done == lines.size()) {
+        return 0;
+    }
+    size_t kept = done;
+    if (done > 0 && lines[done - 1] != '\n') {
+        kept = std::min(lines.find('\n', done), lines.size() - 1) + 1;
+        rest_ = lines.substr(done, kept - done);
+    }
+    return lines.size() - kept;
+}
+
+void CriLogWriter::leave(int fd) {
+    int error = 0;
+    (void)write_some(fd, rest_, error);
+    rest_.clear();
 }
 
 }  // namespace moat

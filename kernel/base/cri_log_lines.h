@@ -28,4 +28,19 @@ class CriLogLines {
     std::string begun_[2];
 };
 
+/// Writes such lines to a file that may be full or broken: what does not fit is dropped, whole
+/// lines of it. A line that was cut is finished first when there is room again, so a reader of the
+/// log meets no half lines. Not thread-safe.
+class CriLogWriter {
+  public:
+    /// `lines` ends in a newline, or is empty. Returns how many bytes of it were dropped; `error`
+    /// is then why.
+    size_t write(int fd, std::string_view lines, int& error);
+    /// The file is about to be left: what is cut now stays so.
+    void leave(int fd);
+
+  private:
+    std::string rest_;  ///< of the line that was cut; at most one line
+};
+
 }  // namespace moat

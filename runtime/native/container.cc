@@ -187,7 +187,9 @@ Status NativeRuntime::start_monitor(const CreateConfig& config, const NativeCont
     if (text.rfind("error ", 0) == 0) {
         text.erase(0, 6);
         text.erase(text.find_last_not_of('\n') + 1);
-        return Error(EIO, text);
+        // The monitor's word or runc's: strerror(3) and Go differ in the first letter.
+        const bool full = text.find("o space left on device") != std::string::npos;
+        return Error(full ? ENOSPC : EIO, text);
     }
     return Error(EIO, "moat-monitor: it ended without an answer");
 }
@@ -301,7 +303,7 @@ Status NativeRuntime::tear_down(const NativeContainer& container) {
     TRY_STEP(step, cgroups::remove(TRY_STEP(step, program_directories(container.cgroup))));
     TRY_STEP(step, remove_tree(program_root() + "/" + container.id));
     TRY_STEP(step, unmount_all(container.rootfs()));
-    for (const char* suffix : {".monitor", ".exit"}) {
+    for (const char* suffix : {".monitor", ".exit", ".exit.new"}) {
         ::unlink((events + "/" + container.id + suffix).c_str());
     }
     return remove_tree(container_directory(container.id));

@@ -79,16 +79,10 @@ class CriLogFile final : public File {
 }  // namespace
 
 void CriLogSink::flush_locked(const std::string& text) {
-    size_t done = 0;
-    while (done < text.size()) {
-        const ssize_t n = ::write(log_.get(), text.data() + done, text.size() - done);
-        if (n > 0) {
-            done += static_cast<size_t>(n);
-        } else if (n == 0 || errno != EINTR) {
-            dropped_.fetch_add(text.size() - done, std::memory_order_relaxed);
-            LOG_ONCE(kWarning, "fs.stdio", "container log: %s; lines are dropped", strerror(errno));
-            return;
-        }
+    int error = 0;
+    if (const size_t dropped = writer_.write(log_.get(), text, error); dropped > 0) {
+        dropped_.fetch_add(dropped, std::memory_order_relaxed);
+        LOG_ONCE(kWarning, "fs.stdio", "container log: %s; lines are dropped", strerror(error));
     }
 }
 
@@ -104,6 +98,7 @@ void CriLogSink::end(Stream stream) {
 
 void CriLogSink::reopen(ScopedFd log) {
     MutexLock lock(mu_);
+    writer_.leave(log_.get());
     std::swap(log_, log);
     lock.unlock();  // the old one is closed without the lock
 }

@@ -29,8 +29,8 @@ class CriLogSink final : public RefCounted {
     /// From now on to `log` (ReopenContainerLog). What has begun but not ended in a newline goes
     /// there.
     void reopen(ScopedFd log);
-    /// Never fails: what cannot be written (a full disk) is counted and dropped, the container goes
-    /// on.
+    /// Never fails: what cannot be written (a full disk) is counted and dropped, in whole lines,
+    /// and the container goes on, as with containerd; when there is room again so does the log.
     void write(Stream stream, std::string_view text);
     /// The stream has ended: writes out what it left without a newline.
     void end(Stream stream);
@@ -43,6 +43,7 @@ class CriLogSink final : public RefCounted {
     Mutex<LockRank::kCounters> mu_;
     ScopedFd log_ GUARDED_BY(mu_);
     CriLogLines lines_ GUARDED_BY(mu_);
+    CriLogWriter writer_ GUARDED_BY(mu_);
     std::atomic<uint64_t> dropped_{0};  // a statistic
 };
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -73,6 +74,9 @@ std::string start_time(const std::string& stat) {
     return at == std::string::npos ? "0" : text.substr(at + 1, text.find(' ', at + 1) - at - 1);
 }
 
+constexpr size_t kExitFileBytes = 200;
+constexpr fsblkcnt_t kFewBlocks = 16;
+
 class ContainerMonitor {
   public:
     explicit ContainerMonitor(const Options& options)
@@ -88,6 +92,9 @@ class ContainerMonitor {
         if (!replace_text(options_.events + "/" + options_.id + ".monitor",
                           std::to_string(getpid()) + " " + start_time("/proc/self/stat"))) {
             return fail(std::string("write the monitor's file: ") + strerror(errno));
+        }
+        if (!keep_room(exit_file(), kExitFileBytes)) {
+            return fail(std::string("keep room for the exit status: ") + strerror(errno));
         }
         if (const std::string failed = prepare(); !failed.empty()) {
             return fail(failed);
@@ -150,8 +157,16 @@ class ContainerMonitor {
             pipe->write_end.reset();
         }
         if (status != 0) {
-            const std::string why = last_error(options_.program);
-            return what + (why.empty() ? "exit status " + std::to_string(status) : why);
+            std::string why = last_error(options_.program);
+            if (why.empty()) {
+                why = "exit status " + std::to_string(status);
+                // The file in which it would have said why is on the same file system.
+                struct statvfs room {};
+                if (statvfs(options_.state.c_str(), &room) == 0 && room.f_bavail < kFewBlocks) {
+                    why += ", no space left on device: " + options_.state;
+                }
+            }
+            return what + why;
         }
         init_ = static_cast<pid_t>(atoi(read_text(options_.state + "/pid").c_str()));
         if (init_ <= 0) {
@@ -217,15 +232,17 @@ class ContainerMonitor {
         }
     }
 
+    std::string exit_file() const { return options_.events + "/" + options_.id + ".exit"; }
+
     void tell(int status, int64_t ended_ns) {
         const bool signalled = WIFSIGNALED(status);
         const bool oom = signalled && WTERMSIG(status) == SIGKILL && was_oom_killed(options_);
-        char text[200];
+        char text[kExitFileBytes];
         snprintf(text, sizeof text,
                  "{\"code\":%d,\"signal\":%d,\"oom\":%s,\"finished_at_ns\":%lld}\n",
                  signalled ? 0 : WEXITSTATUS(status), signalled ? WTERMSIG(status) : 0,
                  oom ? "true" : "false", static_cast<long long>(ended_ns));
-        if (!replace_text(options_.events + "/" + options_.id + ".exit", text)) {
+        if (!replace_kept(exit_file(), text)) {
             fprintf(stderr, "exit status of %s: %s: %s", options_.id.c_str(), strerror(errno),
                     text);
         }

@@ -139,6 +139,25 @@ bool replace_text(const std::string& path, const std::string& text) {
     return rename(temporary.c_str(), path.c_str()) == 0;
 }
 
+bool keep_room(const std::string& path, size_t size) {
+    const ScopedFd fd(open((path + ".new").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    const std::string blanks(size, ' ');
+    return fd && write(fd.get(), blanks.data(), size) == static_cast<ssize_t>(size);
+}
+
+bool replace_kept(const std::string& path, const std::string& text) {
+    const std::string temporary = path + ".new";
+    {
+        // Over what is there: a file that is cut to nothing first has given its room away.
+        const ScopedFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+        if (!fd || write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
+            ftruncate(fd.get(), static_cast<off_t>(text.size())) != 0) {
+            return false;
+        }
+    }
+    return rename(temporary.c_str(), path.c_str()) == 0;
+}
+
 int64_t realtime_ns() {
     timespec now{};
     clock_gettime(CLOCK_REALTIME, &now);

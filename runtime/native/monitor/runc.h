@@ -46,6 +46,10 @@ ScopedFd listen_at(int directory, const char* name, int type);
 std::string read_text(const std::string& path);
 /// Writes beside it and renames.
 bool replace_text(const std::string& path, const std::string& text);
+/// What has to be written on a full disk too: keep_room() makes room for `size` bytes beforehand,
+/// which a later replace_kept() of the same path uses.
+bool keep_room(const std::string& path, size_t size);
+bool replace_kept(const std::string& path, const std::string& text);
 int64_t realtime_ns();
 int64_t monotonic_ms();
 

@@ -45,14 +45,9 @@ bool Streams::delivered() const {
 }
 
 void Streams::write_log(const std::string& lines) {
-    size_t done = 0;
-    while (log_ && done < lines.size()) {
-        const ssize_t n = write(log_.get(), lines.data() + done, lines.size() - done);
-        if (n > 0) {
-            done += static_cast<size_t>(n);
-        } else if (n == 0 || errno != EINTR) {
-            return;  // a full disk loses lines; the container goes on
-        }
+    int error = 0;
+    if (log_) {
+        (void)writer_.write(log_.get(), lines, error);  // a full disk loses lines
     }
 }
 

@@ -27,7 +27,12 @@ class Streams {
     void set_output(LogStream stream, ScopedFd source);
     /// Where attached input goes. `once`: the first attached input's end closes it.
     void set_input(ScopedFd to, bool once);
-    void reopen(ScopedFd log) { log_ = std::move(log); }
+    void reopen(ScopedFd log) {
+        if (log_) {
+            writer_.leave(log_.get());
+        }
+        log_ = std::move(log);
+    }
     void attach(ScopedFd in, ScopedFd out, ScopedFd err);
     bool takes_input() const { return bool(input_); }
     /// All that the container wrote is in the log.
@@ -61,6 +66,7 @@ class Streams {
 
     ScopedFd log_;
     CriLogLines lines_;
+    CriLogWriter writer_;
     Output outputs_[2];
     ScopedFd input_;
     bool input_once_ = false;

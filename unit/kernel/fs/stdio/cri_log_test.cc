@@ -4,8 +4,10 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <regex>
@@ -168,4 +170,41 @@ TEST_CASE("CRI log: a full disk is counted and does not stop the writer") {
     sink->reopen(another(file));
     sink->write(Stream::kStdout, "kept\n");
     CHECK(untimed(lines_of(file)) == std::vector<std::string>{"stdout F kept"});
+}
+
+TEST_CASE("CRI log: a full file loses whole lines, and goes on when there is room") {
+    char path[] = "/tmp/cri-log-XXXXXX";
+    const ScopedFd file(mkstemp(path));
+    REQUIRE(file);
+    unlink(path);
+    fcntl(file.get(), F_SETFL, O_APPEND);
+    // A limit of the process stands for the disk: a write stops at it, the next one fails.
+    signal(SIGXFSZ, SIG_IGN);
+    rlimit before{};
+    REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
+    const auto room = [&](rlim_t bytes) {
+        const rlimit limit{bytes, before.rlim_max};
+        REQUIRE(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    };
+    auto sink = moat::make_ref<CriLogSink>(another(file));
+    sink->write(Stream::kStdout, "first\n");
+    const auto line = static_cast<rlim_t>(lseek(file.get(), 0, SEEK_END));
+    room(2 * line + 7);
+    sink->write(Stream::kStdout, "2econd\ncutcut\nlost 1\n");
+    CHECK(sink->dropped_bytes() > 0);
+    sink->write(Stream::kStderr, "lost 2\n");
+    room(before.rlim_cur);
+    sink->write(Stream::kStdout, "again\n");
+    const auto lines = untimed(lines_of(file));
+    CHECK(lines == std::vector<std::string>{"stdout F first", "stdout F 2econd", "stdout F cutcut",
+                                            "stdout F again"});
+    // What is cut when the file changes belongs to the old one.
+    room(static_cast<rlim_t>(lseek(file.get(), 0, SEEK_END)) + 3);
+    sink->write(Stream::kStdout, "torn\n");
+    room(before.rlim_cur);
+    const ScopedFd next = memory_file();
+    sink->reopen(another(next));
+    sink->write(Stream::kStdout, "new\n");
+    CHECK(untimed(lines_of(file)).back() == "stdout F torn");
+    CHECK(untimed(lines_of(next)) == std::vector<std::string>{"stdout F new"});
 }
