@@ -264,6 +264,26 @@ class Planner {
     const bool connect_sockets_;
 };
 
+/// Files in memory (the root's upper layer, tmpfs) are the sentry's memory: the container's cgroup,
+/// which holds its processes, never meets them. So each file system holds as much as the container
+/// may have, unless its mount says how much.
+void bound_memory_files(const Spec& spec, FilePlan& out) {
+    const int64_t limit = spec.limits.memory_bytes.value_or(0);
+    if (limit <= 0) {
+        return;
+    }
+    out.root.upper_bytes = static_cast<uint64_t>(limit);
+    for (control::MountPlan& mount : out.mounts) {
+        const bool sized =
+            std::any_of(mount.options.begin(), mount.options.end(), [](const std::string& option) {
+                return option.rfind("size=", 0) == 0 || option.rfind("nr_blocks=", 0) == 0;
+            });
+        if (mount.type == "tmpfs" && !sized) {
+            mount.options.push_back("size=" + std::to_string(limit));
+        }
+    }
+}
+
 }  // namespace
 
 Result<FilePlan> plan_files(const Spec& spec, const std::string& id, const std::string& bundle,
@@ -295,6 +315,7 @@ Result<FilePlan> plan_files(const Spec& spec, const std::string& id, const std::
         TRY_STEP("mount " + mount.destination, planner.add(mount, out));
         dev |= out.mounts.back().destination == "/dev";
     }
+    bound_memory_files(spec, out);
     if (!dev) {
         // Like runc: without a mount for it, /dev gets the devices that every container has.
         control::MountPlan plan;

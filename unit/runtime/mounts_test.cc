@@ -83,6 +83,31 @@ TEST_CASE("mount plan: /dev is there even when nobody asks for it") {
     CHECK(plan->mounts[0].type == "dev");
 }
 
+TEST_CASE("mount plan: files in memory are bounded by the container's memory") {
+    Bundle b;
+    b.spec.mounts = {{"/tmp", "tmpfs", "tmpfs", {"nosuid"}},
+                     {"/run", "tmpfs", "tmpfs", {"size=1m"}}};
+    auto plan = b.plan();
+    REQUIRE(plan.ok());
+    CHECK(plan->root.upper_bytes == 0);
+    b.spec.limits.memory_bytes = 64 << 20;
+    plan = b.plan();
+    REQUIRE(plan.ok());
+    CHECK(plan->root.upper_bytes == 64 << 20);
+    const auto options = [&](const char* at) {
+        for (const auto& mount : plan->mounts) {
+            if (mount.destination == at) {
+                return mount.options;
+            }
+        }
+        return std::vector<std::string>{"no such mount"};
+    };
+    CHECK(options("/tmp") == std::vector<std::string>{"size=67108864"});
+    CHECK(options("/run") == std::vector<std::string>{"size=1m"});
+    b.spec.limits.memory_bytes = -1;
+    CHECK(b.plan()->root.upper_bytes == 0);
+}
+
 TEST_CASE("mount plan: a hinted volume of a pod becomes a tmpfs that its containers share") {
     for (const std::string prefix : {"dev.moat.spec.mount.", "dev.gvisor.spec.mount."}) {
         Bundle b;
