@@ -56,9 +56,9 @@ check-critest: build ## run the CRI's conformance tests on both handlers (WRITE=
 	@scripts/install-packages.sh test
 	@e2e/critest/run.py $(if $(REFERENCE),--reference) $(if $(WRITE),--write) $(if $(HANDLER),--handler $(HANDLER))
 
-fuzz: ## run the fuzzers of what clients of moatd's streaming server send (RUNS=n: each that often)
+fuzz: packages ## run the fuzzers of what clients of moatd send (RUNS=n: each that often; NAME=requests: that one)
 	@scripts/install-packages.sh fuzz
-	@scripts/run-fuzzers.sh $(RUNS)
+	@scripts/run-fuzzers.sh $(or $(RUNS),200000) $(NAME)
 
 bench: build ## time native, runc and moat in one run (PEERS=1: gVisor's runsc too; WRITE=1: docs/bench.md)
 	@scripts/install-packages.sh bench

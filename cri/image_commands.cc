@@ -1,11 +1,15 @@
 #include "cri/image_commands.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <set>
 
 #include "cri/images/archive.h"
+#include "cri/images/save.h"
 #include "cri/server/node.h"
 
 namespace moat::cri {
@@ -36,6 +40,30 @@ Status load(ImageStore& images, const std::string& archive, const std::string& n
         std::printf("\n");
     }
     return {};
+}
+
+/// To a file, which is there whole or not at all, or to standard output.
+Status save(ImageStore& images, const std::vector<std::string>& names, const std::string& path) {
+    if (path.empty()) {
+        if (isatty(STDOUT_FILENO) != 0) {
+            return invalid_argument("save: to a terminal? Say --output FILE or redirect it");
+        }
+        return save_images(images, names, STDOUT_FILENO);
+    }
+    const std::string temporary = path + ".new";
+    const ScopedFd fd(
+        open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644));
+    if (!fd) {
+        return Error::from_errno(errno, "create " + temporary);
+    }
+    Status saved = save_images(images, names, fd.get());
+    if (saved.ok() && (fsync(fd.get()) != 0 || rename(temporary.c_str(), path.c_str()) != 0)) {
+        saved = Error::from_errno(errno, "write " + path);
+    }
+    if (!saved.ok()) {
+        unlink(temporary.c_str());
+    }
+    return saved;
 }
 
 Status list(ImageStore& images) {
@@ -124,6 +152,10 @@ ImageCommands::ImageCommands(CLI::App& app) {
     load_ = image_->add_subcommand("load", "load an OCI layout or a docker archive");
     load_->add_option("ARCHIVE", archive_, "a tar, plain or packed with gzip or zstd")->required();
     load_->add_option("--name", name_, "the image's name, instead of the archive's");
+    save_ =
+        image_->add_subcommand("save", "write images as an OCI layout that load and others read");
+    save_->add_option("IMAGE", names_, "names or ids")->required();
+    save_->add_option("-o,--output", archive_, "a file; without it, standard output");
     list_ = image_->add_subcommand("list", "id, size and names of all images");
     pull_ = image_->add_subcommand("pull", "pull an image; prints its id");
     pull_->add_option("NAME", name_, "HOST/REPOSITORY:TAG or @DIGEST")->required();
@@ -135,7 +167,7 @@ ImageCommands::ImageCommands(CLI::App& app) {
     remove_->add_option("IMAGE", names_, "names or ids")->required();
     prune_ = image_->add_subcommand("prune",
                                     "remove images that no container has and that are not pinned");
-    for (CLI::App* command : {image_, load_, list_, pull_, tag_, remove_, prune_}) {
+    for (CLI::App* command : {image_, load_, save_, list_, pull_, tag_, remove_, prune_}) {
         command->fallthrough();  // moatd's own options may stand behind the command, too
     }
 }
@@ -147,6 +179,7 @@ int ImageCommands::run(const Settings& settings) {
     }
     ImageStore& images = *access->images;
     const Status done = load_->parsed()     ? load(images, archive_, name_)
+                        : save_->parsed()   ? save(images, names_, archive_)
                         : list_->parsed()   ? list(images)
                         : pull_->parsed()   ? pull(images, settings, name_, user_)
                         : tag_->parsed()    ? tag(*access, name_, target_)

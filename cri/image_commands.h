@@ -20,6 +20,7 @@ class ImageCommands {
   private:
     CLI::App* image_;
     CLI::App* load_;
+    CLI::App* save_;
     CLI::App* list_;
     CLI::App* pull_;
     CLI::App* tag_;

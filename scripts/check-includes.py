@@ -66,7 +66,7 @@ def check(path, text, exists):
         if not match:
             continue
         name = match.group(1) or match.group(2)
-        sees_grpc = top == "cri" or path.startswith("unit/cri/")
+        sees_grpc = top == "cri" or path.startswith(("unit/cri/", "unit/fuzz/"))
         if GRPC.search(name) and not sees_grpc:
             yield number, f"<{name}>: only cri/ sees gRPC"
             continue

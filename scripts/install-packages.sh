@@ -8,7 +8,7 @@ build_packages=(
     ccache cmake g++ make ninja-build pkg-config python3
     libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc  # cri/: the CRI itself
     libboost-dev libcurl4-openssl-dev libsqlite3-dev libarchive-dev libssl-dev libzstd-dev zlib1g-dev  # cri/
-    libcli11-dev nlohmann-json3-dev libspdlog-dev libtomlplusplus-dev libcpp-httplib-dev prometheus-cpp-dev  # command line, config.json, log, moatd.toml
+    libcli11-dev nlohmann-json3-dev libspdlog-dev libtomlplusplus-dev libcpp-httplib-dev prometheus-cpp-dev libyaml-cpp-dev  # command line, config.json, log, moatd.toml, CDI
     libseccomp-dev libcap-dev libzydis-dev         # confinement; instruction lengths
     doctest-dev                                    # unit/
     busybox-static                                 # `make run` makes its image of it
@@ -18,6 +18,7 @@ test_packages=(
     clang-format-14
     mmdebstrap xz-utils            # the Debian root that e2e/oci runs
     containernetworking-plugins iptables  # the CNI plugins' own binaries, and what portmap calls
+    faketime                       # sets moatd's clock, and no other
     nftables                       # host ports of the built-in network, kube-proxy
     openssl wget                   # e2e/cluster's keys; its client on the node
     dbus-daemon python3-jeepney    # a stand-in for logind: kubelet's graceful node shutdown

@@ -8,6 +8,9 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include <algorithm>
+#include <atomic>
+
 #include "kernel/base/check.h"
 
 namespace moat::cri {
@@ -27,6 +30,22 @@ std::string random_id() {
 int64_t now_ns() {
     timespec now{};
     clock_gettime(CLOCK_REALTIME, &now);
+    return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+int64_t told_now_ns() {
+    static std::atomic<int64_t> last = 0;
+    int64_t before = last.load();
+    int64_t now = 0;
+    do {
+        now = std::max(now_ns(), before);
+    } while (!last.compare_exchange_weak(before, now));
+    return now;
+}
+
+int64_t monotonic_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
     return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 

@@ -11,16 +11,20 @@ namespace moat::cri {
 
 /// 64 hex digits from getrandom(2): the form of all ids of pods and containers.
 std::string random_id();
-/// CLOCK_REALTIME.
+/// CLOCK_REALTIME: for what is told, never for how long something takes.
 int64_t now_ns();
+/// The same, but never earlier than an earlier answer: kubelet passes over a state that is older
+/// than the one it has, also after the clock was set back.
+int64_t told_now_ns();
+int64_t monotonic_ns();
 
 /// The whole file; EFBIG when it is longer than `max_bytes`.
 Result<std::string> read_file(const std::string& path, size_t max_bytes);
 Result<std::string> read_fd(int fd, size_t max_bytes, const std::string& name);
 Status write_all(int fd, std::string_view data, const std::string& name);
 /// Writes and renames into place: a reader sees the old or the new content, after a kill too. Not
-/// synced: what is written here does not outlive a power cut (pods, containers), or is waited for by
-/// others (images/settler.h).
+/// synced: what is written here does not outlive a power cut (pods, containers), or is waited for
+/// by others (images/settler.h).
 Status write_file(const std::string& path, std::string_view data, uint32_t mode = 0644);
 /// mkdir -p. Directories that are made get `mode`.
 Status make_directories(const std::string& path, uint32_t mode = 0755);

@@ -15,6 +15,7 @@ struct Settings {
     std::string state = "/run/moat";  ///< does not: the runtime's sandboxes, network namespaces
     std::string cni_conf_dir = "/etc/cni/net.d";
     std::string cni_bin_dir = "/opt/cni/bin";
+    std::vector<std::string> cdi_spec_dirs = {"/etc/cdi", "/var/run/cdi"};  ///< the last one wins
     int64_t cni_timeout_s = 60;  ///< of one call of one plugin
     bool masquerade = true;      ///< of the built-in network
     std::string registry_config_dir = "/etc/moat/certs.d";

@@ -136,11 +136,13 @@ Status BuiltinNetwork::write_rules() {
     if (empty && !there) {
         return {};
     }
-    TRY(database_.run("INSERT OR REPLACE INTO settings (key, value) VALUES (?,'1')",
-                      kRulesSetting));
+    if (!there) {
+        TRY(database_.run("INSERT OR REPLACE INTO settings (key, value) VALUES (?,'1')",
+                          kRulesSetting));
+    }
     const Status applied = apply_rules(rules, table_);
     if (applied.ok() && empty) {
-        TRY(database_.run("DELETE FROM settings WHERE key=?", kRulesSetting));
+        TRY(database_.run_freeing("DELETE FROM settings WHERE key=?", kRulesSetting));
     }
     rules_written_ = applied.ok();
     if (!applied.ok() && applied.error().code() == ENOENT && rules.ports.empty()) {
@@ -303,10 +305,10 @@ Status BuiltinNetwork::remove(const std::string& pod_id) {
     if (has_ports) {
         // The rules go before the address is free for another pod.
         const std::lock_guard lock(rules_mu_);
-        TRY(database_.run("DELETE FROM host_ports WHERE pod_id=?", pod_id));
+        TRY(database_.run_freeing("DELETE FROM host_ports WHERE pod_id=?", pod_id));
         TRY_STEP("built-in network", write_rules());
     }
-    return database_.run("DELETE FROM addresses WHERE pod_id=?", pod_id);
+    return database_.run_freeing("DELETE FROM addresses WHERE pod_id=?", pod_id);
 }
 
 }  // namespace moat::cri

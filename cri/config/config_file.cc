@@ -143,7 +143,8 @@ Status read_table(const toml::table& table, const std::string& prefix, const std
             return at(name, toml_key.source(), "unknown setting " + key);
         }
         const Status taken = std::visit(
-            [&](auto member) { return take(node, *setting, settings.*member); }, setting->member);
+            [&, &node = node](auto member) { return take(node, *setting, settings.*member); },
+            setting->member);
         if (!taken.ok()) {
             return at(name, node.source(), key + ": " + taken.error().message());
         }

@@ -41,6 +41,8 @@ const Setting kTable[] = {
     {"cni.bin_dir", &S::cni_bin_dir, Takes::kReload, "CNI plugins"},
     {"cni.timeout", &S::cni_timeout_s, Takes::kReload, "Seconds that one call of one plugin may take; it is killed with its children then", "", nullptr, 1, 230},
 
+    {"cdi.spec_dirs", &S::cdi_spec_dirs, Takes::kRestart, "Specifications of CDI devices, *.json and *.yaml; a later directory's replace an earlier one's", "", "--cdi-spec-dir"},
+
     {"network.masquerade", &S::masquerade, Takes::kRestart, "In the built-in network, what pods send beyond their range bears the node's address"},
 
     {"stream.address", &S::stream_address, Takes::kRestart, "Where exec, attach and port-forward are served; an IP address"},

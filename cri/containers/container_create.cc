@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,6 +11,8 @@
 #include "cri/base/files.h"
 #include "cri/base/log.h"
 #include "cri/base/settings.h"
+#include "cri/base/texts.h"
+#include "cri/containers/config_check.h"
 #include "cri/containers/container_manager.h"
 #include "cri/containers/image_volumes.h"
 #include "cri/containers/resources.h"
@@ -25,21 +28,64 @@ namespace moat::cri {
 
 namespace {
 
-/// The container's log, for appending. Without one its output is still taken by the sentry, for
-/// those who attach.
-Result<ScopedFd> open_log(const std::string& path) {
-    if (path.empty()) {
+/// EINVAL where what lies at the log's path is the client's affair, else the host's error.
+Error log_error(const std::string& path, const std::string& step) {
+    switch (errno) {
+        case ELOOP:
+        case ENOTDIR:
+        case EISDIR:
+        case ENXIO:  // a FIFO
+        case ENAMETOOLONG:
+            return invalid_argument("config.log_path: " + step + " " + path + ": " +
+                                    strerror(errno));
+        default:
+            return host_error(Error::from_errno(errno, step + " " + path), "log");
+    }
+}
+
+/// The container's log, for appending; its directories are made. Without one its output is still
+/// taken by the sentry, for those who attach. Others may be able to write below the pod's log
+/// directory; where root writes they do not decide: no link is followed, and a log is a file.
+Result<ScopedFd> open_log(const std::string& directory, const std::string& log_path) {
+    if (directory.empty() || log_path.empty()) {
         ScopedFd null(open("/dev/null", O_WRONLY | O_CLOEXEC));
         return null ? Result<ScopedFd>(std::move(null))
                     : host_error(Error::from_errno(errno, "open /dev/null"), "log");
     }
-    TRY_HOST("log directory", make_directories(path.substr(0, path.rfind('/'))));
-    // NOFOLLOW: others may be able to write to the directory, nobody else decides where root
-    // writes.
-    ScopedFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0640));
-    if (!fd) {
-        return host_error(Error::from_errno(errno, "open " + path), "log");
+    TRY_HOST("log directory", make_directories(directory));
+    const std::string whole = directory + "/" + log_path;
+    ScopedFd at(open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!at) {
+        return log_error(directory, "open");
     }
+    size_t begin = 0;
+    for (size_t slash; (slash = log_path.find('/', begin)) != std::string::npos;
+         begin = slash + 1) {
+        const std::string part = log_path.substr(begin, slash - begin);
+        if (part.empty()) {
+            continue;
+        }
+        if (mkdirat(at.get(), part.c_str(), 0755) != 0 && errno != EEXIST) {
+            return log_error(whole, "make the directory " + part + " of");
+        }
+        ScopedFd next(
+            openat(at.get(), part.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        if (!next) {
+            return log_error(whole, "open the directory " + part + " of");
+        }
+        at = std::move(next);
+    }
+    // NONBLOCK: nobody has to read a FIFO that was put there.
+    ScopedFd fd(openat(at.get(), log_path.substr(begin).c_str(),
+                       O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0640));
+    if (!fd) {
+        return log_error(whole, "open");
+    }
+    struct stat st {};
+    if (fstat(fd.get(), &st) != 0 || !S_ISREG(st.st_mode)) {
+        return invalid_argument("config.log_path: " + whole + ": not a regular file");
+    }
+    fcntl(fd.get(), F_SETFL, O_APPEND);
     return fd;
 }
 
@@ -49,7 +95,7 @@ Result<ContainerRecord> ContainerManager::plan(const std::string& pod_id,
                                                const api::ContainerConfig& config) {
     const auto image = TRY(images_.find(config.image().image()));
     if (!image) {
-        return not_found("image \"" + config.image().image() + "\": not on this node");
+        return not_found("image " + in_quotes(config.image().image()) + ": not on this node");
     }
     const ImageConfig image_config =
         TRY_HOST("image " + image->id, parse_image_config(image->config));
@@ -59,6 +105,11 @@ Result<ContainerRecord> ContainerManager::plan(const std::string& pod_id,
     record.name = config.metadata().name();
     record.attempt = config.metadata().attempt();
     record.created_at_ns = now_ns();
+    // Kubelet takes the latest of a pod's containers for the one that counts, also when the clock
+    // was set back in between.
+    for (const ContainerPtr& other : of_pod(pod_id)) {
+        record.created_at_ns = std::max(record.created_at_ns, other->snapshot().created_at_ns + 1);
+    }
     record.image_id = image->id;
     record.image_ref = image->reference();
     record.chain_id = image->chain_id;
@@ -85,7 +136,8 @@ Result<std::string> ContainerManager::create(const std::string& pod_id,
         const FileLock hold = TRY_HOST("image store", images_.hold());
         TRY(resolve_image_volumes(images_, config));
         ContainerRecord record = TRY(plan(pod->id, config));
-        if (!config.log_path().empty()) {
+        // As containerd: a pod without a log directory keeps no logs.
+        if (!config.log_path().empty() && !pod->config->log_directory().empty()) {
             record.log_path = pod->config->log_directory() + "/" + config.log_path();
         }
         if (const Status inserted = store_.insert(record); !inserted.ok()) {
@@ -163,6 +215,7 @@ Status ContainerManager::prepare(Container& container) {
     input.rootfs = images_.root_path(record.chain_id);
     input.user = TRY(resolve_user(input.rootfs, user_request(config, image_config)));
     input.kernel = pod->handler.kernel;
+    input.cdi_directories = settings_.cdi_spec_dirs;
     input.container_id = container.id;
     input.pod_id = pod->id;
     input.hostname = pod_hostname(*pod->config, pod->id);
@@ -185,14 +238,14 @@ Status ContainerManager::prepare(Container& container) {
     create.bundle = directory;
     TRY_HOST("runtime", container.runtime.check(create));
     // Its reader may look for it from now on.
-    (void)TRY(open_log(record.log_path));
+    (void)TRY(open_log(pod->config->log_directory(), config.log_path()));
     return {};
 }
 
 Status ContainerManager::launch(Container& container) {
-    const ContainerRecord record = container.snapshot();
     const api::ContainerConfig& config = *container.config;
-    const ScopedFd log = TRY(open_log(record.log_path));
+    const PodPtr pod = TRY(pods_.find(container.pod_id));
+    const ScopedFd log = TRY(open_log(pod->config->log_directory(), config.log_path()));
     runtime::CreateConfig create;
     create.id = container.id;
     create.bundle = settings_.container_directory(container.id);
@@ -226,7 +279,8 @@ Status ContainerManager::reopen_log(const std::string& id) {
     if (record.log_path.empty()) {
         return {};
     }
-    const ScopedFd log = TRY(open_log(record.log_path));
+    const PodPtr pod = TRY(pods_.find(container->pod_id));
+    const ScopedFd log = TRY(open_log(pod->config->log_directory(), container->config->log_path()));
     TRY_HOST("container " + container->id + ": reopen its log",
              container->runtime.reopen_log(container->id, log.get()));
     return {};

@@ -3,6 +3,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 #include <thread>
 
@@ -94,7 +95,9 @@ Result<ExecResult> ContainerManager::exec_sync(const std::string& id,
         wait->exit = container->runtime.wait_exec(container->id, exec_id);
         eventfd_write(wait->ended.get(), 1);
     }).detach();
-    const auto deadline = std::chrono::steady_clock::now() + timeout;
+    // A clock cannot be asked for the largest number of seconds later.
+    const auto deadline = std::chrono::steady_clock::now() +
+                          std::min<std::chrono::seconds>(timeout, std::chrono::hours(24 * 365));
     bool timed = false;
     for (bool done = false; !done;) {
         pollfd fds[] = {{wait->ended.get(), POLLIN, 0},

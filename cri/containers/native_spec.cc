@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -12,8 +13,9 @@
 
 #include "api.pb.h"
 #include "cri/base/files.h"
+#include "cri/base/texts.h"
 #include "cri/containers/capabilities.h"
-#include "cri/containers/default_seccomp.h"
+#include "cri/containers/seccomp.h"
 #include "runtime/spec/spec.h"
 
 namespace moat::cri {
@@ -21,8 +23,6 @@ namespace moat::cri {
 using nlohmann::json;
 
 namespace {
-
-constexpr size_t kProfileLimit = 1 << 20;
 
 bool may_raise_limits() { return prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE) == 1; }
 
@@ -70,18 +70,16 @@ void add_devices(const std::string& from, const std::string& to, const std::stri
 }
 
 Status add_requested_device(const api::Device& device, json& devices, json& rules) {
-    const std::string field = "config.devices: \"" + device.host_path() + "\"";
-    if (device.host_path().empty() || device.container_path().empty() ||
-        device.container_path().front() != '/') {
-        return invalid_argument(field + ": host_path or container_path: not an absolute path");
-    }
+    const std::string field = "config.devices: " + in_quotes(device.host_path());
+    TRY(check_absolute_path(device.host_path(), field + ": host_path"));
+    TRY(check_absolute_path(device.container_path(), field + ": container_path"));
     if (device.permissions().find_first_not_of("rwm") != std::string::npos) {
-        return invalid_argument(field + ": permissions: \"" + device.permissions() + "\"");
+        return invalid_argument(field + ": permissions: " + in_quotes(device.permissions()));
     }
     const std::string access = device.permissions().empty() ? "rwm" : device.permissions();
     struct stat st {};
     if (stat(device.host_path().c_str(), &st) != 0) {
-        return host_error(Error::from_errno(errno, "stat"), field);
+        return invalid_argument(field + ": " + strerror(errno));
     }
     if (S_ISDIR(st.st_mode)) {
         add_devices(device.host_path(), device.container_path(), access, devices, rules);
@@ -119,30 +117,16 @@ Status add_seccomp(json& spec, const SpecInput& input) {
     if (security.privileged()) {
         return {};
     }
-    switch (security.seccomp().profile_type()) {
-        case api::SecurityProfile::RuntimeDefault:
-            if (security.has_seccomp()) {
-                spec["linux"]["seccomp"] = default_seccomp(
-                    spec["process"]["capabilities"]["bounding"].get<std::vector<std::string>>());
-            }
-            return {};
-        case api::SecurityProfile::Localhost: {
-            const std::string& path = security.seccomp().localhost_ref();
-            const std::string field = "linux.security_context.seccomp: profile \"" + path + "\"";
-            if (path.empty() || path.front() != '/') {
-                return invalid_argument(field + ": not an absolute path");
-            }
-            const std::string text = TRY_HOST(field, read_file(path, kProfileLimit));
-            json profile = json::parse(text, nullptr, false);
-            if (!profile.is_object() || !profile.contains("defaultAction")) {
-                return invalid_argument(field + ": not a seccomp profile in JSON");
-            }
-            spec["linux"]["seccomp"] = std::move(profile);
-            return {};
-        }
-        default:
-            return {};
+    const SeccompRequest request = seccomp_request(security);
+    const json& bounding = spec["process"]["capabilities"]["bounding"];
+    auto profile = TRY(seccomp_profile(request, bounding.get<std::vector<std::string>>()));
+    if (profile && !profile->contains("defaultAction")) {
+        return invalid_argument(request.field + ": the profile has no defaultAction");
     }
+    if (profile) {
+        spec["linux"]["seccomp"] = std::move(*profile);
+    }
+    return {};
 }
 
 }  // namespace

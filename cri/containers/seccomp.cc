@@ -6,6 +6,7 @@
 
 #include "api.pb.h"
 #include "cri/base/files.h"
+#include "cri/base/texts.h"
 #include "cri/containers/default_seccomp.h"
 #include "kernel/base/scoped_fd.h"
 
@@ -41,10 +42,7 @@ Result<std::string> read_profile(const std::string& path, const std::string& whe
 Result<json> localhost_profile(const std::string& name, const std::string& where) {
     const std::string path =
         name.rfind(kLocalhost, 0) == 0 ? name.substr(sizeof kLocalhost - 1) : name;
-    if (path.empty() || path[0] != '/') {
-        return invalid_argument(where + ": localhost profile \"" + name +
-                                "\": not an absolute path");
-    }
+    TRY(check_absolute_path(path, where + ": localhost profile"));
     const std::string text = TRY(read_profile(path, where));
     json profile = json::parse(text, nullptr, /*allow_exceptions=*/false);
     if (!profile.is_object()) {

@@ -24,6 +24,13 @@ struct SeccompRequest {
     std::string field;  ///< for errors: "linux.security_context.seccomp"
 };
 
+/// Of a pod's or a container's security context, which have these fields of the same names.
+template <typename Security>
+SeccompRequest seccomp_request(const Security& security) {
+    return {security.has_seccomp() ? &security.seccomp() : nullptr, security.seccomp_profile_path(),
+            "linux.security_context.seccomp"};
+}
+
 /// linux.seccomp for it; nothing: unconfined, which no profile at all means too. A localhost
 /// profile is read from the node's file, in the form of OCI's linux.seccomp. EINVAL for a profile
 /// that is none, also where the file is missing or not JSON.

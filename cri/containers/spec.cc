@@ -10,6 +10,7 @@
 
 #include "api.pb.h"
 #include "cri/base/files.h"
+#include "cri/cdi/edits.h"
 #include "cri/containers/capabilities.h"
 #include "cri/containers/image_volumes.h"
 #include "cri/containers/native_spec.h"
@@ -39,143 +40,7 @@ std::vector<std::string> to_vector(const Strings& strings) {
     return {strings.begin(), strings.end()};
 }
 
-Status check_namespaces(const api::NamespaceOption& options, const std::string& where,
-                        Kernel kernel) {
-    if (options.pid() == api::NODE && kernel == Kernel::kSandbox) {
-        return not_supported(where +
-                             ".pid: NODE: a sandboxed pod does not see the node's processes");
-    }
-    if (options.pid() == api::TARGET && kernel != Kernel::kSandbox) {
-        return not_supported(where + ".pid: TARGET: not built for the handler native");
-    }
-    if (options.pid() == api::TARGET && options.target_id().empty()) {
-        return invalid_argument(where + ".target_id: missing with pid TARGET");
-    }
-    if (options.ipc() == api::NODE && kernel == Kernel::kSandbox) {
-        return not_supported(where +
-                             ".ipc: NODE: a sandboxed pod does not see the node's IPC objects");
-    }
-    TRY(check_user_namespace(options, where + ".userns_options"));
-    if (options.userns_options().mode() == api::POD && options.has_userns_options() &&
-        options.network() == api::NODE && kernel == Kernel::kNode) {
-        return not_supported(where +
-                             ".userns_options: POD with network NODE: what is root in the pod is "
-                             "nobody in the node's network namespace");
-    }
-    return {};
-}
-
-/// Of a pod's or a container's security context, which have these fields of the same names.
-template <typename Security>
-SeccompRequest seccomp_request(const Security& security) {
-    return {security.has_seccomp() ? &security.seccomp() : nullptr, security.seccomp_profile_path(),
-            "linux.security_context.seccomp"};
-}
-
-Status check_mount(const api::Mount& mount, const api::PodSandboxConfig& pod, Kernel kernel) {
-    const std::string where = "mounts: \"" + mount.container_path() + "\"";
-    if (mount.container_path().empty()) {
-        return invalid_argument("mounts: container_path: missing");
-    }
-    if (mount.has_image() && !mount.image().image().empty()) {
-        return check_image_mount(mount);
-    }
-    if (mount.host_path().empty() || mount.host_path().front() != '/') {
-        return invalid_argument(where + ": host_path: not an absolute path: \"" +
-                                mount.host_path() + "\"");
-    }
-    if (mount.propagation() == api::PROPAGATION_BIDIRECTIONAL && kernel == Kernel::kSandbox) {
-        return not_supported(where +
-                             ": propagation PROPAGATION_BIDIRECTIONAL: what a sandboxed pod mounts "
-                             "stays in its own kernel; a pod that mounts for the node needs the "
-                             "runtime handler \"native\"");
-    }
-    if (mount.recursive_read_only()) {
-        // The rules of KEP-3857.
-        if (!mount.readonly()) {
-            return invalid_argument(where + ": recursive_read_only needs readonly");
-        }
-        if (mount.propagation() != api::PROPAGATION_PRIVATE) {
-            return invalid_argument(where + ": recursive_read_only needs propagation " +
-                                    "PROPAGATION_PRIVATE, not " +
-                                    api::MountPropagation_Name(mount.propagation()));
-        }
-    }
-    TRY(check_mount_mappings(mount, pod, where));
-    for (const std::string& option : mount.mount_options()) {
-        if (option != "noexec" && option != "nosuid" && option != "nodev") {
-            return invalid_argument(where + ": mount_options: \"" + option +
-                                    "\": only noexec, nosuid and nodev");
-        }
-    }
-    return {};
-}
-
 }  // namespace
-
-Status check_pod_config(const api::PodSandboxConfig& pod, Kernel kernel) {
-    if (pod.metadata().name().empty()) {
-        return invalid_argument("config.metadata.name: missing");
-    }
-    if (pod.metadata().uid().empty()) {
-        return invalid_argument("config.metadata.uid: missing");
-    }
-    if (pod.hostname().size() > 64) {
-        return invalid_argument("config.hostname: longer than 64 bytes");
-    }
-    if (!pod.log_directory().empty() && pod.log_directory().front() != '/') {
-        return invalid_argument("config.log_directory: not an absolute path: \"" +
-                                pod.log_directory() + "\"");
-    }
-    const auto& security = pod.linux().security_context();
-    TRY(check_namespaces(security.namespace_options(), "linux.security_context.namespace_options",
-                         kernel));
-    // No process of a sandboxed pod's own runs: its profile only has to be one.
-    if (kernel == Kernel::kSandbox && !security.privileged()) {
-        TRY(seccomp_profile(seccomp_request(security), {}));
-    }
-    return check_apparmor(security.has_apparmor() ? &security.apparmor() : nullptr, "",
-                          "linux.security_context.apparmor");
-}
-
-Status check_container_config(const api::ContainerConfig& config, const api::PodSandboxConfig& pod,
-                              Kernel kernel) {
-    if (config.metadata().name().empty()) {
-        return invalid_argument("config.metadata.name: missing");
-    }
-    if (config.image().image().empty()) {
-        return invalid_argument("config.image.image: missing");
-    }
-    if (config.devices_size() != 0 && kernel == Kernel::kSandbox) {
-        return not_supported("config.devices: \"" + config.devices(0).host_path() +
-                             "\": devices of the node are not built yet");
-    }
-    if (config.cdi_devices_size() != 0) {
-        return not_supported("config.CDI_devices: \"" + config.cdi_devices(0).name() +
-                             "\": not built yet");
-    }
-    for (const auto& mount : config.mounts()) {
-        TRY(check_mount(mount, pod, kernel));
-    }
-    // The kubelet sends both; a client that only sets the path leads out of the pod's log directory
-    // with "..", and the file is opened by root.
-    if (("/" + config.log_path() + "/").find("/../") != std::string::npos) {
-        return invalid_argument("config.log_path: \"..\" in \"" + config.log_path() + "\"");
-    }
-    const auto& security = config.linux().security_context();
-    TRY(check_namespaces(security.namespace_options(), "linux.security_context.namespace_options",
-                         kernel));
-    if (security.namespace_options().userns_options().mode() == api::POD &&
-        security.namespace_options().has_userns_options() && !has_user_namespace(pod)) {
-        return invalid_argument(
-            "linux.security_context.namespace_options.userns_options: the pod has none");
-    }
-    if (kernel == Kernel::kSandbox && !security.privileged()) {
-        TRY(seccomp_profile(seccomp_request(security), {}));
-    }
-    return check_apparmor(security.has_apparmor() ? &security.apparmor() : nullptr,
-                          security.apparmor_profile(), "linux.security_context.apparmor");
-}
 
 UserRequest user_request(const api::ContainerConfig& config, const ImageConfig& image) {
     const auto& security = config.linux().security_context();
@@ -336,16 +201,28 @@ std::string clean_path(const std::string& path) {
 
 /// The host's path without links, made as a directory if nothing is there.
 Result<std::string> mount_source(const std::string& host_path) {
+    const auto failed = [](const Error& error) {
+        switch (error.code()) {
+            case ENOTDIR:
+            case ENAMETOOLONG:
+            case ELOOP:
+                return invalid_argument("host_path: " + error.message());
+            default:
+                return host_error(error, "host_path");
+        }
+    };
     struct stat st {};
     if (stat(host_path.c_str(), &st) != 0) {
         if (errno != ENOENT) {
-            return Error::from_errno(errno, "stat " + host_path);
+            return failed(Error::from_errno(errno, "stat " + host_path));
         }
-        TRY(make_directories(host_path));
+        if (const Status made = make_directories(host_path); !made.ok()) {
+            return failed(made.error());
+        }
     }
     char resolved[PATH_MAX];
     if (realpath(host_path.c_str(), resolved) == nullptr) {
-        return Error::from_errno(errno, "resolve " + host_path);
+        return failed(Error::from_errno(errno, "resolve " + host_path));
     }
     return std::string(resolved);
 }
@@ -380,6 +257,9 @@ Result<json> mounts(const SpecInput& input) {
                                                                     : input.pod_directory + "/shm",
                     {"rbind", "rw", "nosuid", "noexec", "nodev"}),
     };
+    if (input.kernel == Kernel::kSandbox) {
+        system.back()["options"].push_back("size=65536k");  // containerd's, and docker's
+    }
     std::vector<json> own;
     const std::string file_access = security.readonly_rootfs() ? "ro" : "rw";
     for (const char* name : {"hosts", "hostname", "resolv.conf"}) {
@@ -391,7 +271,7 @@ Result<json> mounts(const SpecInput& input) {
     for (const auto& mount : input.config.mounts()) {
         const std::string destination = clean_path(mount.container_path());
         const std::string source =
-            TRY_HOST("mount at " + destination, mount_source(mount.host_path()));
+            TRY_STEP("config.mounts: \"" + destination + "\"", mount_source(mount.host_path()));
         std::vector<std::string> options = {"rbind"};
         options.push_back(propagation_option(mount.propagation()));
         options.push_back(mount.recursive_read_only() ? "rro" : mount.readonly() ? "ro" : "rw");
@@ -546,6 +426,28 @@ json annotations(const SpecInput& input) {
     return all;
 }
 
+/// Those of the field and, as containerd has it, those of the container's annotations.
+Status add_cdi_devices(json& spec, const SpecInput& input) {
+    std::vector<std::string> names;
+    for (const auto& device : input.config.cdi_devices()) {
+        names.push_back(device.name());
+    }
+    std::string field = "config.CDI_devices";
+    for (const auto& [key, value] : input.config.annotations()) {
+        if (key.rfind("cdi.k8s.io/", 0) == 0) {
+            field = "config.CDI_devices and annotations cdi.k8s.io/...";
+            for (std::string& name : split_cdi_names(value)) {
+                names.push_back(std::move(name));
+            }
+        }
+    }
+    if (names.empty()) {
+        return {};
+    }
+    return apply_cdi(spec, TRY(find_cdi_devices(input.cdi_directories, names, field)),
+                     input.kernel);
+}
+
 }  // namespace
 
 Result<std::string> build_spec(const SpecInput& input) {
@@ -601,6 +503,7 @@ Result<std::string> build_spec(const SpecInput& input) {
     if (input.kernel == Kernel::kNode) {
         TRY(add_native(spec, input));
     }
+    TRY(add_cdi_devices(spec, input));
     try {
         return spec.dump(1);
     } catch (const json::exception& e) {

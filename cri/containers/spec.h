@@ -37,14 +37,9 @@ struct SpecInput {
     std::string pod_directory;      ///< holds hosts, hostname, resolv.conf and shm of the pod
     int sandbox_pid = 0;            ///< sentry or pause; names the pod's pid namespace
     Kernel kernel = Kernel::kSandbox;
+    std::vector<std::string> cdi_directories;  ///< where CDI specifications are
     std::string pid_target;  ///< the container whose pid namespace is joined (TARGET)
 };
-
-/// Which of the request's fields cannot be honoured: the first one, by name. EINVAL for a value
-/// that is wrong, EOPNOTSUPP for one that is not built.
-Status check_container_config(const api::ContainerConfig& config, const api::PodSandboxConfig& pod,
-                              Kernel kernel);
-Status check_pod_config(const api::PodSandboxConfig& pod, Kernel kernel);
 
 /// The user that the request and the image ask for, before names are looked up.
 UserRequest user_request(const api::ContainerConfig& config, const ImageConfig& image);

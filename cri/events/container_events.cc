@@ -52,7 +52,7 @@ void ContainerEvents::publish(const Order&, const std::string& pod_id, const std
     const auto message = std::make_shared<api::ContainerEventResponse>();
     message->set_container_id(id);
     message->set_container_event_type(static_cast<api::ContainerEventType>(event));
-    message->set_created_at(now_ns());
+    message->set_created_at(told_now_ns());
     if (describe_) {
         describe_(pod_id, *message);
     }

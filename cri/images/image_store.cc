@@ -162,7 +162,7 @@ Status ImageStore::remove(const std::string& reference) {
     if (!image) {
         return {};
     }
-    TRY(database_.run("DELETE FROM images WHERE id=?", image->id));
+    TRY(database_.run_freeing("DELETE FROM images WHERE id=?", image->id));
     spdlog::info("image {}: removed", image->id);
     TRY(collect());
     if (is_short_of_space(directory_)) {
@@ -219,6 +219,11 @@ Status ImageStore::add_layer(const std::string& blob_path, const std::string& bl
         diff_id, layer.usage.bytes, layer.usage.inodes, settler_.mark());
 }
 
+Result<StackedLayer> ImageStore::layer(const std::string& diff_id) const {
+    const std::string text = TRY(read_file(layer_path(diff_id) + "/changes", 256 << 20));
+    return StackedLayer{layer_path(diff_id) + "/fs", TRY(decode_changes(text))};
+}
+
 Status ImageStore::make_root(const std::string& chain, const std::vector<std::string>& diff_ids) {
     const std::lock_guard lock(roots_mu_);
     bool made = false;
@@ -230,8 +235,7 @@ Status ImageStore::make_root(const std::string& chain, const std::vector<std::st
     Usage usage;
     std::vector<StackedLayer> layers;
     for (const std::string& diff_id : diff_ids) {
-        const std::string text = TRY(read_file(layer_path(diff_id) + "/changes", 256 << 20));
-        layers.push_back({layer_path(diff_id) + "/fs", TRY(decode_changes(text))});
+        layers.push_back(TRY(layer(diff_id)));
     }
     // Whiteouts of a bottom layer hide nothing, but a link into a layer below it has no target.
     if (layers.size() != 1 || !layers.front().changes.links.empty()) {
@@ -287,6 +291,30 @@ Result<Usage> ImageStore::usage() {
 
 Status ImageStore::collect_if_due(bool anyway) { return anyway || due_ ? collect() : Status(); }
 
+/// The rows of layers and roots that nobody refers to; returns their directories.
+Result<std::vector<std::string>> ImageStore::forget_unused() {
+    std::vector<std::string> gone;
+    // The rows go first, and are off the disk before a file is: after a kill in between, a
+    // directory without a row is merely removed later.
+    auto transaction = TRY(database_.begin(Survives::kPowerCut));
+    TRY(transaction.query(
+        "DELETE FROM roots WHERE chain_id NOT IN (SELECT chain_id FROM images)"
+        " AND chain_id NOT IN (SELECT chain_id FROM containers)"
+        " AND chain_id NOT IN (SELECT chain_id FROM container_volumes) RETURNING chain_id",
+        [&](const Row& row) { gone.push_back(directory_ + "/roots/" + digest_hex(row.text(0))); }));
+    TRY(
+        transaction.query("DELETE FROM layers WHERE diff_id NOT IN"
+                          " (SELECT value FROM roots, json_each(roots.diff_ids))"
+                          " RETURNING diff_id",
+                          [&](const Row& row) { gone.push_back(layer_path(row.text(0))); }));
+    if (!gone.empty()) {
+        fault_point("image.before a collection's commit");
+        TRY(transaction.commit());
+        fault_point("image.collection committed");
+    }
+    return gone;
+}
+
 Status ImageStore::collect() {
     const auto lock =
         FileLock::acquire(directory_ + "/lock", FileLock::Mode::kExclusive, FileLock::Wait::kNo);
@@ -295,30 +323,14 @@ Status ImageStore::collect() {
         return lock.error().code() == EWOULDBLOCK ? Status() : Status(lock.error());
     }
     due_ = false;
-    std::vector<std::string> gone;
-    {
-        // The rows go first, and are off the disk before a file is: after a kill in between, a
-        // directory without a row is merely removed later.
-        auto transaction = TRY(database_.begin(Survives::kPowerCut));
-        TRY(transaction.query(
-            "DELETE FROM roots WHERE chain_id NOT IN (SELECT chain_id FROM images)"
-            " AND chain_id NOT IN (SELECT chain_id FROM containers)"
-            " AND chain_id NOT IN (SELECT chain_id FROM container_volumes) RETURNING chain_id",
-            [&](const Row& row) {
-                gone.push_back(directory_ + "/roots/" + digest_hex(row.text(0)));
-            }));
-        TRY(
-            transaction.query("DELETE FROM layers WHERE diff_id NOT IN"
-                              " (SELECT value FROM roots, json_each(roots.diff_ids))"
-                              " RETURNING diff_id",
-                              [&](const Row& row) { gone.push_back(layer_path(row.text(0))); }));
-        if (!gone.empty()) {
-            fault_point("image.before a collection's commit");
-            TRY(transaction.commit());
-            fault_point("image.collection committed");
-        }
+    auto gone = forget_unused();
+    if (!gone.ok() && gone.error().code() == ENOSPC && database_.make_room()) {
+        gone = forget_unused();
     }
-    for (const std::string& path : gone) {
+    if (!gone.ok()) {
+        return gone.error();
+    }
+    for (const std::string& path : *gone) {
         TRY(trash_.take(path));
     }
     TRY(remove_unknown("layers", "SELECT diff_id FROM layers"));

@@ -12,6 +12,7 @@
 #include "cri/images/layer.h"
 #include "cri/images/settler.h"
 #include "cri/images/trash.h"
+#include "cri/images/tree.h"
 #include "cri/store/database.h"
 
 namespace moat::cri {
@@ -55,6 +56,9 @@ class ImageStore {
     /// container that uses them. An image that is not there is a success.
     Status remove(const std::string& reference);
 
+    /// What a layer of an image consists of; the caller has hold().
+    Result<StackedLayer> layer(const std::string& diff_id) const;
+
     // For those who add; the caller has hold().
     Result<bool> has_layer(const std::string& diff_id);
     /// Unpacks a blob as the layer `diff_id`. EBADMSG when its digest (if `blob_digest` is not
@@ -87,6 +91,7 @@ class ImageStore {
   private:
     Result<std::vector<ImageRecord>> select(const std::string& where, const std::string& argument);
     Status make_root(const std::string& chain, const std::vector<std::string>& diff_ids);
+    Result<std::vector<std::string>> forget_unused();
     Status remove_unknown(const std::string& kind, const std::string& query);
     std::string layer_path(const std::string& diff_id) const;
 

@@ -4,7 +4,6 @@
 #include <archive_entry.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <locale.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -19,6 +18,7 @@
 #include "cri/base/rooted.h"
 #include "cri/images/blob_reader.h"
 #include "cri/images/tree.h"
+#include "cri/images/utf8_locale.h"
 
 namespace moat::cri {
 
@@ -32,26 +32,6 @@ constexpr size_t kMaxDepth = 200;
 constexpr int kMaxLinks = 40;
 /// As the kernel allows one value (XATTR_SIZE_MAX).
 constexpr size_t kMaxAttributes = 64 << 10;
-
-/// Member names are UTF-8 in a tar; libarchive converts by the thread's locale, and in "C" it would
-/// lose them.
-class Utf8Locale {
-  public:
-    Utf8Locale()
-        : locale_(newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr)), before_(uselocale(locale_)) {}
-    ~Utf8Locale() {
-        uselocale(before_);
-        if (locale_ != nullptr) {
-            freelocale(locale_);
-        }
-    }
-    Utf8Locale(const Utf8Locale&) = delete;
-    Utf8Locale& operator=(const Utf8Locale&) = delete;
-
-  private:
-    locale_t locale_;
-    locale_t before_;
-};
 
 /// "a/b/c" -> ("a/b", "c"); "c" -> ("", "c").
 std::pair<std::string, std::string> split(const std::string& path) {

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "api.pb.h"
@@ -10,6 +11,7 @@
 #include "cri/base/files.h"
 #include "cri/base/log.h"
 #include "cri/base/settings.h"
+#include "cri/containers/config_check.h"
 #include "cri/containers/container_manager.h"
 #include "cri/containers/resources.h"
 #include "cri/containers/spec.h"
@@ -104,6 +106,14 @@ Result<std::string> PodManager::run(const api::PodSandboxConfig& config,
     record.handler = handler;
     record.runtime = runs.name;
     record.created_at_ns = now_ns();
+    for (const PodPtr& other : list()) {
+        // As with containers: of one pod's sandboxes the latest counts.
+        const PodRecord before = other->snapshot();
+        if (before.uid == record.uid && before.name_space == record.name_space &&
+            before.name == record.name) {
+            record.created_at_ns = std::max(record.created_at_ns, before.created_at_ns + 1);
+        }
+    }
     record.config = config.SerializeAsString();
     record.network = TRY(networks_.choose(record.id, config));
     if (const Status inserted = store_.insert(record); !inserted.ok()) {
@@ -194,7 +204,7 @@ Status PodManager::create(Pod& pod) {
         TRY(give_pod_files(settings_.pod_directory(pod.id), ids->uids.host, ids->gids.host));
     }
     if (!config.log_directory().empty()) {
-        TRY_HOST("log directory", make_directories(config.log_directory(), 0755));
+        TRY_HOST("config.log_directory", make_directories(config.log_directory(), 0755));
     }
     fault_point("pod.files written");
     runtime::SandboxConfig sandbox;

@@ -2,6 +2,28 @@
 
 namespace moat::cri {
 
+namespace {
+
+/// A message travels in a header of HTTP/2, percent-encoded, of which clients take 8 KiB in all;
+/// a longer one reaches them as RESOURCE_EXHAUSTED instead of what we said.
+constexpr size_t kLongestMessage = 2000;
+
+std::string bounded(const std::string& message) {
+    if (message.size() <= kLongestMessage) {
+        return message;
+    }
+    std::string text = message.substr(0, kLongestMessage);
+    while ((static_cast<unsigned char>(text.back()) & 0xc0) == 0x80) {
+        text.pop_back();
+    }
+    if (static_cast<unsigned char>(text.back()) >= 0xc0) {
+        text.pop_back();
+    }
+    return text + "... (" + std::to_string(message.size()) + " bytes in all)";
+}
+
+}  // namespace
+
 ::grpc::Status to_grpc(const Error& error) {
     const auto code = [&] {
         switch (error.code()) {
@@ -30,7 +52,7 @@ namespace moat::cri {
                 return ::grpc::StatusCode::INTERNAL;
         }
     }();
-    return {code, error.message()};
+    return {code, bounded(error.message())};
 }
 
 }  // namespace moat::cri

@@ -11,7 +11,7 @@ namespace api = ::runtime::v1;
 struct Node;
 
 /// runtime.v1.ImageService.
-class ImageService final : public api::ImageService::Service {
+class ImageService : public api::ImageService::Service {
   public:
     explicit ImageService(Node& node) : node_(node) {}
 

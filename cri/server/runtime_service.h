@@ -10,9 +10,9 @@ namespace moat::cri {
 namespace api = ::runtime::v1;
 struct Node;
 
-/// runtime.v1.RuntimeService: each method validates, makes one call, converts. What is not built
-/// yet says so by its name (runtime_service_unbuilt.cc).
-class RuntimeService final : public api::RuntimeService::Service {
+/// runtime.v1.RuntimeService, behind checked_services.h: each method validates, makes one call,
+/// converts. What is not built yet says so by its name (runtime_service_unbuilt.cc).
+class RuntimeService : public api::RuntimeService::Service {
   public:
     explicit RuntimeService(Node& node) : node_(node) {}
 

@@ -58,7 +58,7 @@ std::string pod_info(const PodRecord& record, const std::string& network_namespa
         return to_grpc(pod.error());
     }
     const PodRecord record = (*pod)->snapshot();
-    response->set_timestamp(now_ns());
+    response->set_timestamp(told_now_ns());
     fill(*response->mutable_status(), record, *(*pod)->config);
     for (const ContainerPtr& container : node_.containers->list()) {
         if (container->pod_id == record.id) {

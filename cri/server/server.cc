@@ -4,9 +4,6 @@
 #include <grpcpp/grpcpp.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,12 +11,13 @@
 #include <thread>
 
 #include "cri/metrics/metrics.h"
-#include "cri/server/image_service.h"
+#include "cri/server/checked_services.h"
+#include "cri/server/listener.h"
 #include "cri/server/metrics_server.h"
 #include "cri/server/node.h"
 #include "cri/server/rpc_observer.h"
-#include "cri/server/runtime_service.h"
 #include "cri/server/service_manager.h"
+#include "kernel/base/cleanup.h"
 
 namespace moat::cri {
 
@@ -31,32 +29,14 @@ constexpr int kMaxRequest = 16 << 20;
 constexpr int kMaxResponse = 2 * static_cast<int>(kExecOutputLimit) + (1 << 20);
 /// Each call in progress has one: a stop waits for its guest, so a node's worth of them must fit.
 /// What exceeds them is refused with RESOURCE_EXHAUSTED.
-constexpr int kMaxThreads = 1024;
+constexpr int kMaxThreads = 2048;
 constexpr int kMaxStreams = 1024;
+constexpr int kKeepaliveMs = 120'000;
+constexpr int kKeepaliveTimeoutMs = 20'000;
 /// A self-check that takes longer is a no.
 constexpr std::chrono::seconds kAnswerTime{5};
 /// For handlers that do not end although their client has been told that they were cancelled.
 constexpr std::chrono::seconds kLastPatience{2};
-
-/// Removes a socket that nobody listens on, which a killed moatd has left: gRPC would not bind to
-/// it.
-Status clear_socket(const std::string& path) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof(address.sun_path)) {
-        return invalid_argument("--socket " + path + ": longer than " +
-                                std::to_string(sizeof(address.sun_path) - 1) + " bytes");
-    }
-    path.copy(address.sun_path, path.size());
-    const ScopedFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
-        return wrong_state("--socket " + path + ": somebody listens on it");
-    }
-    if (errno == ECONNREFUSED && unlink(path.c_str()) != 0) {
-        return Error::from_errno(errno, "remove the socket " + path);
-    }
-    return {};
-}
 
 /// SIGHUP: what can change takes effect; a file that cannot be read changes nothing.
 void reload(Node& node, const ConfigSource& source) {
@@ -149,12 +129,10 @@ Status serve(const Settings& settings, const ConfigSource& source) {
     service.notify("STATUS=Looking for the pods of the last moatd");
     const auto node = TRY(Node::open(settings, TRY(make_handlers(settings))));
     TRY(make_directories(path.substr(0, std::max<size_t>(path.rfind('/'), 1)), 0711));
-    TRY(clear_socket(path));
-    RuntimeService runtime_service(*node);
-    ImageService image_service(*node);
+    const auto listener = TRY(Listener::open(path));
+    CheckedRuntimeService runtime_service(*node);
+    CheckedImageService image_service(*node);
     ::grpc::ServerBuilder builder;
-    int port = 0;
-    builder.AddListeningPort("unix:" + path, ::grpc::InsecureServerCredentials(), &port);
     builder.RegisterService(&runtime_service);
     builder.RegisterService(&image_service);
     builder.SetMaxReceiveMessageSize(kMaxRequest);
@@ -169,14 +147,17 @@ Status serve(const Settings& settings, const ConfigSource& source) {
     std::vector<std::unique_ptr<::grpc::experimental::ServerInterceptorFactoryInterface>> observers;
     observers.push_back(make_rpc_observer());
     builder.experimental().SetInterceptorCreators(std::move(observers));
-    // Whoever may connect is root of the node in all but name. The umask closes the moment between
-    // bind and chmod.
-    const mode_t before = umask(0177);
+    // A peer that is gone without a word, or never was one, is noticed: nobody times the handshake
+    // of connections that we accept ourselves.
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     const std::unique_ptr<::grpc::Server> server = builder.BuildAndStart();
-    umask(before);
     if (server == nullptr) {
-        return internal_error("--socket " + path + ": cannot listen on it");
+        return internal_error("--socket " + path + ": cannot serve on it");
     }
+    listener->serve(*server);
+    const Cleanup stop([&listener] { listener->stop(); });
     SelfCheck self(path);
     const auto answers = [&self] { return self.answers(); };
     std::unique_ptr<MetricsServer> metrics_server;
@@ -196,6 +177,7 @@ Status serve(const Settings& settings, const ConfigSource& source) {
     const int signal = wait_for_end(*node, source, service, signals);
     service.notify("STOPPING=1\nSTATUS=Waiting for calls in progress; pods run on");
     spdlog::info("signal {}: moatd ends, its pods run on", signal);
+    listener->stop();
     node->events.close();
     shut_down(*server, std::chrono::seconds(settings.shutdown_grace_s));
     return {};

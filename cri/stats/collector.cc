@@ -36,6 +36,15 @@ std::string device_name(uint32_t major, uint32_t minor) {
     return "/dev/" + std::string(path.substr(path.rfind('/') + 1));
 }
 
+std::optional<uint64_t> StatsCollector::rate(const std::string& id, int64_t at_ns,
+                                             uint64_t usage_ns, int64_t started_at_ns) {
+    const int64_t now = monotonic_ns();
+    const int64_t age = at_ns - started_at_ns;
+    // An age that the clock's last step has spoiled is none.
+    const bool known = started_at_ns > 0 && age >= 0 && age < now;
+    return rates_.note(id, now, usage_ns, known ? now - age : 0);
+}
+
 ContainerFigures StatsCollector::measure(const ContainerPtr& container) {
     ContainerFigures figures;
     figures.container = container;
@@ -52,8 +61,8 @@ ContainerFigures StatsCollector::measure(const ContainerPtr& container) {
         return figures;
     }
     figures.stats = std::move(*stats);
-    figures.nano_cores = rates_.note(container->id, figures.at_ns, figures.stats->cpu_usage_ns,
-                                     figures.record.started_at_ns);
+    figures.nano_cores = rate(container->id, figures.at_ns, figures.stats->cpu_usage_ns,
+                              figures.record.started_at_ns);
     return figures;
 }
 
@@ -108,8 +117,8 @@ Result<PodFigures> StatsCollector::measure(const PodPtr& pod,
     }
     figures.at_ns = now_ns();
     figures.stats = TRY_HOST("pod " + pod->id, pod->runtime().sandbox_stats(pod->id));
-    figures.nano_cores = rates_.note(pod->id, figures.at_ns, figures.stats.cpu_usage_ns,
-                                     figures.record.created_at_ns);
+    figures.nano_cores =
+        rate(pod->id, figures.at_ns, figures.stats.cpu_usage_ns, figures.record.created_at_ns);
     if (figures.record.network.kind != PodNetwork::Kind::kNode) {
         auto network = this->network(figures.record.network.namespace_path);
         if (network.ok()) {

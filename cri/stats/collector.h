@@ -46,6 +46,10 @@ class StatsCollector {
     ContainerFigures measure(const ContainerPtr& container);
     Result<PodFigures> measure(const PodPtr& pod, const std::vector<ContainerPtr>& containers);
     Result<NetworkFigures> network(const std::string& namespace_path);
+    /// CPU time per second (cpu_rates.h), by a clock that nobody sets. Both times are
+    /// CLOCK_REALTIME.
+    std::optional<uint64_t> rate(const std::string& id, int64_t at_ns, uint64_t usage_ns,
+                                 int64_t started_at_ns);
     /// Drops rates of what is gone; `containers` and `pods` are all there are.
     void keep_rates(const std::vector<ContainerPtr>& containers, const std::vector<PodPtr>& pods);
 

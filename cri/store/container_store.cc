@@ -21,6 +21,7 @@ Status ContainerStore::insert(const ContainerRecord& c) {
     if (!config.ParseFromString(c.config)) {
         config.Clear();
     }
+    TRY(database_.check_room());
     auto transaction = TRY(database_.begin());
     TRY(transaction.run(
         "INSERT INTO containers (id, pod_id, name, attempt, state, created_at, started_at, "
@@ -43,16 +44,20 @@ Status ContainerStore::insert(const ContainerRecord& c) {
 }
 
 Status ContainerStore::update(const ContainerRecord& c) {
-    return database_.run(
+    constexpr std::string_view kUpdate =
         "UPDATE containers SET state=?, created_at=?, started_at=?, finished_at=?, exit_code=?, "
-        "reason=?,"
-        " message=?, resources=? WHERE id=?",
-        c.phase, c.created_at_ns, c.started_at_ns, c.finished_at_ns, c.exit_code, c.reason,
-        c.message, Blob{c.resources}, c.id);
+        "reason=?, message=?, resources=? WHERE id=?";
+    const auto with = [&](auto write) {
+        return write(c.phase, c.created_at_ns, c.started_at_ns, c.finished_at_ns, c.exit_code,
+                     c.reason, c.message, Blob{c.resources}, c.id);
+    };
+    return c.phase == ContainerPhase::kExited || c.phase == ContainerPhase::kRemoving
+               ? with([&](const auto&... v) { return database_.run_freeing(kUpdate, v...); })
+               : with([&](const auto&... v) { return database_.run(kUpdate, v...); });
 }
 
 Status ContainerStore::erase(const std::string& id) {
-    return database_.run("DELETE FROM containers WHERE id=?", id);
+    return database_.run_freeing("DELETE FROM containers WHERE id=?", id);
 }
 
 Result<std::vector<ContainerRecord>> ContainerStore::all() {

@@ -20,13 +20,13 @@ Result<std::unique_ptr<Database>> Database::open(const std::string& path) {
     const int code = sqlite3_open_v2(
         path.c_str(), &raw, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
         nullptr);
-    std::unique_ptr<Database> database(new Database(raw));
+    std::unique_ptr<Database> database(new Database(raw, path));
     if (code != SQLITE_OK) {
         return internal_error("open database " + path + ": " + sqlite3_errstr(code));
     }
     sqlite3_busy_timeout(raw, 30'000);
-    for (const char* pragma :
-         {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", "PRAGMA foreign_keys=ON"}) {
+    for (const char* pragma : {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL",
+                               "PRAGMA foreign_keys=ON", "PRAGMA temp_store=MEMORY"}) {
         TRY_STEP("database " + path, database->run(pragma));
     }
     TRY_STEP("database " + path, database->migrate());
@@ -46,10 +46,19 @@ Error Database::failure(std::string_view sql) const {
     if ((code & 0xff) == SQLITE_CONSTRAINT) {
         return already_exists(message);
     }
-    if ((code & 0xff) == SQLITE_FULL) {
-        return Error(ENOSPC, message);
+    // The write-ahead log's index says it by the error of the host alone.
+    if ((code & 0xff) == SQLITE_FULL ||
+        ((code & 0xff) == SQLITE_IOERR && sqlite3_system_errno(db_) == ENOSPC)) {
+        return Error(ENOSPC, path_ + ": its file system is full: " + message);
     }
     return internal_error(message);
+}
+
+Status Database::check_room() {
+    const std::lock_guard lock(mu_);
+    return reserve_.lost() ? Status(Error(ENOSPC, path_ + ": its file system is full: what is left "
+                                                          "of it is for removing things"))
+                           : Status();
 }
 
 Result<sqlite3_stmt*> Database::prepare(std::string_view sql) {

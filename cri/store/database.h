@@ -11,6 +11,7 @@
 
 #include "cri/base/error.h"
 #include "cri/base/fault_point.h"
+#include "cri/store/reserve.h"
 
 struct sqlite3;
 struct sqlite3_stmt;
@@ -41,7 +42,8 @@ enum class Survives { kKill, kPowerCut };
 /// One connection to a SQLite file, shared by all threads of the process behind a mutex. The file
 /// is in WAL mode. Pods and containers do not outlive a power cut themselves: only rows that speak
 /// of what does (addresses that a CNI plugin keeps, files of images) need Survives::kPowerCut.
-/// Other processes (`moatd image load`) may have the file open as well.
+/// Other processes (`moatd image load`) may have the file open as well. ENOSPC: its file system is
+/// full.
 class Database {
   public:
     using Visitor = std::function<void(const Row&)>;
@@ -54,7 +56,11 @@ class Database {
     template <typename... Args>
     Status run(std::string_view sql, const Args&... args) {
         const std::lock_guard lock(mu_);
-        return query_locked(sql, nullptr, args...);
+        const Status status = query_locked(sql, nullptr, args...);
+        if (status.ok()) {
+            reserve_.take();
+        }
+        return status;
     }
     /// As run(), and on the disk.
     template <typename... Args>
@@ -65,6 +71,26 @@ class Database {
         set_synced(false);
         return status;
     }
+    /// For what ends or removes something: gets through on a full file system too, once, as long as
+    /// the reserve is there (reserve.h).
+    template <typename... Args>
+    Status run_freeing(std::string_view sql, const Args&... args) {
+        const Status status = run(sql, args...);
+        if (status.ok() || status.error().code() != ENOSPC) {
+            return status;
+        }
+        const std::lock_guard lock(mu_);
+        return reserve_.give_up() ? query_locked(sql, nullptr, args...) : status;
+    }
+    /// Gives the reserve up, for a transaction that frees something and found no room: it may be
+    /// tried again. False: there was none.
+    bool make_room() {
+        const std::lock_guard lock(mu_);
+        return reserve_.give_up();
+    }
+    /// Before something new is begun. ENOSPC: the reserve has been given up, and what is left of
+    /// the file system is for taking things down.
+    Status check_room();
     template <typename... Args>
     Status query(std::string_view sql, const Visitor& visit, const Args&... args) {
         const std::lock_guard lock(mu_);
@@ -108,7 +134,8 @@ class Database {
   private:
     /// Whether what is committed from now on waits for the disk. Not inside a transaction.
     void set_synced(bool synced);
-    explicit Database(sqlite3* db) : db_(db) {}
+    Database(sqlite3* db, const std::string& path)
+        : path_(path), db_(db), reserve_(path + ".reserve") {}
     Status migrate();
     Error failure(std::string_view sql) const;
     Result<sqlite3_stmt*> prepare(std::string_view sql);
@@ -141,10 +168,12 @@ class Database {
         }
     }
 
+    const std::string path_;
     std::mutex mu_;
     sqlite3* db_;
     /// By their text, of which there are as many as in our source; guarded by mu_.
     std::map<std::string, sqlite3_stmt*, std::less<>> prepared_;
+    Reserve reserve_;  ///< guarded by mu_
 };
 
 }  // namespace moat::cri

@@ -35,6 +35,7 @@ Result<PodNetwork> decode(const std::string& text) {
 }  // namespace
 
 Status PodStore::insert(const PodRecord& pod) {
+    TRY(database_.check_room());
     constexpr std::string_view kInsert =
         "INSERT INTO pods (id, name, namespace, uid, attempt, handler, state, created_at, config, "
         "network, runtime)"
@@ -52,12 +53,15 @@ Status PodStore::insert(const PodRecord& pod) {
 }
 
 Status PodStore::update(const PodRecord& pod) {
-    return database_.run("UPDATE pods SET state=?, network=? WHERE id=?", pod.state,
-                         encode(pod.network), pod.id);
+    constexpr std::string_view kUpdate = "UPDATE pods SET state=?, network=? WHERE id=?";
+    const std::string network = encode(pod.network);
+    return pod.state == PodState::kCreating || pod.state == PodState::kReady
+               ? database_.run(kUpdate, pod.state, network, pod.id)
+               : database_.run_freeing(kUpdate, pod.state, network, pod.id);
 }
 
 Status PodStore::erase(const std::string& id) {
-    return database_.run("DELETE FROM pods WHERE id=?", id);
+    return database_.run_freeing("DELETE FROM pods WHERE id=?", id);
 }
 
 Result<std::vector<PodRecord>> PodStore::all() {

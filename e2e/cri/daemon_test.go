@@ -88,6 +88,7 @@ func (d *Daemon) arguments() []string {
 	return append([]string{filepath.Join(buildDir, "moatd"), "--socket", "unix://" + d.socket,
 		"--root", filepath.Join(d.dir, "lib"), "--state", filepath.Join(d.dir, "run"),
 		"--cni-conf-dir", filepath.Join(d.dir, "net.d"), "--registry-config-dir", filepath.Join(d.dir, "certs.d"),
+		"--cdi-spec-dir", filepath.Join(d.dir, "cdi"),
 		"--default-handler", defaultHandler}, d.extra...)
 }
 

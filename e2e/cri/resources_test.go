@@ -392,9 +392,10 @@ func scores(t *testing.T, p *Pod, id string) string {
 func TestPodOutOfMemory(t *testing.T) {
 	moatOnly(t, "it does not limit the pod itself")
 	d := startDaemon(t)
-	p := newPod(d, func(c *runtimeapi.PodSandboxConfig) {
-		c.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, MemorySwapLimitInBytes: 64 << 20}
-	})
+	p := newPod(d)
+	_, err := d.raw().UpdatePodSandboxResources(ctx, &runtimeapi.UpdatePodSandboxResourcesRequest{PodSandboxId: p.id,
+		Resources: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, MemorySwapLimitInBytes: 64 << 20}})
+	must(t, err)
 	scored := func(value int64) func(*runtimeapi.ContainerConfig) {
 		return func(c *runtimeapi.ContainerConfig) {
 			c.Linux.Resources = &runtimeapi.LinuxContainerResources{OomScoreAdj: value}

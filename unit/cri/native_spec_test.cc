@@ -8,6 +8,7 @@
 #include "api.pb.h"
 #include "cri/base/files.h"
 #include "cri/containers/capabilities.h"
+#include "cri/containers/config_check.h"
 #include "cri/containers/default_seccomp.h"
 #include "cri/containers/spec.h"
 #include "unit/cri/temp_dir.h"

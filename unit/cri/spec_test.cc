@@ -1,5 +1,6 @@
 #include "unit/cri/test.h"
 
+#include "cri/containers/config_check.h"
 #include "cri/containers/spec.h"
 
 #include <sys/stat.h>
