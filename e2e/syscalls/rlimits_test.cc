@@ -100,6 +100,12 @@ TEST_CASE("RLIMIT_AS: stops mappings and the stack of new threads") {
     });
 }
 
+GUEST_HELPER(deep) {
+    volatile char used[32 << 10];
+    used[0] = 5;
+    return used[0];
+}
+
 TEST_CASE("RLIMIT_STACK: the stack grows to it and not beyond") {
     CHECK(run_in_child([] {
               limit(RLIMIT_STACK, 1 << 20, 1 << 20);
@@ -108,6 +114,23 @@ TEST_CASE("RLIMIT_STACK: the stack grows to it and not beyond") {
                   top[-offset] = 1;
               }
           }) == killed(SIGSEGV));
+}
+
+TEST_CASE("RLIMIT_STACK: what is in use stays, whatever the limit") {
+    in_child([] {
+        volatile char used[256 << 10];
+        for (size_t i = 0; i < sizeof used; i += 4096) {
+            used[i] = static_cast<char>(i >> 12);
+        }
+        limit(RLIMIT_STACK, 64 << 10, RLIM_INFINITY);
+        for (size_t i = 0; i < sizeof used; i += 4096) {
+            CHILD_CHECK(used[i] == static_cast<char>(i >> 12));
+        }
+        // A program that is started with a low one works.
+        limit(RLIMIT_STACK, 1 << 20, RLIM_INFINITY);
+        Child child([] { exec_helper("deep", {}); });
+        CHILD_CHECK(child.wait() == exited(5));
+    });
 }
 
 TEST_CASE("RLIMIT_NPROC: stops a user's forks with EAGAIN, not root's") {

@@ -1,7 +1,12 @@
 #include <linux/capability.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
 
 #include "kernel/fs/proc/machine.h"
 #include "kernel/fs/proc/task_view.h"
+#include "kernel/mm/address_space.h"
 #include "kernel/syscalls/handlers_misc.h"
 #include "kernel/syscalls/syscall.h"
 #include "kernel/task/task.h"
@@ -39,6 +44,34 @@ Status change_limit(Task& task, ThreadGroup& group, uint32_t resource, const Rli
     return {};
 }
 
+/// The stack was mapped as a whole at execve: below a new, lower limit it is taken away, but
+/// nothing near what the caller uses now. A limit that is raised again counts from the next execve
+/// on. Only where the stack is surely the caller's own: alone in its process, and that in its
+/// memory.
+Status cut_stack(Task& task, uint64_t limit) {
+    constexpr uint64_t kSpare = 64 << 10;  // red zone and signal frames
+    AddressSpace::Layout layout = task.mm().layout();
+    const uint64_t top = layout.stack_top, sp = task.registers().rsp;
+    if (limit >= top - layout.stack_bottom || sp <= layout.stack_bottom + kSpare || sp > top ||
+        task.mm().users() > 1 || TaskTable::tasks_of(task.group()).size() > 1) {
+        return {};
+    }
+    const uint64_t bottom = std::min(page_down(top - limit), page_down(sp - kSpare));
+    if (bottom <= layout.stack_bottom) {
+        return {};
+    }
+    const platform::Order order{SYS_mprotect,
+                                {layout.stack_bottom, bottom - layout.stack_bottom, PROT_NONE}};
+    const auto result = task.thread().run_orders(std::span(&order, 1));
+    task.moved_on();
+    TRY(result);
+    if (*result == 0) {
+        layout.stack_bottom = bottom;
+        task.mm().set_layout(std::move(layout));
+    }
+    return {};
+}
+
 }  // namespace
 
 Status sys_getrlimit(Task& task, uint32_t resource, UserPtr<RlimitPair> limit) {
@@ -53,7 +86,11 @@ Status sys_setrlimit(Task& task, uint32_t resource, UserPtr<const RlimitPair> li
     if (resource >= RLIM_NLIMITS) {
         return Errno(EINVAL);
     }
-    return change_limit(task, task.group(), resource, wanted);
+    if (resource == RLIMIT_STACK && !task.in_stub()) {
+        return kNeedStub;
+    }
+    TRY(change_limit(task, task.group(), resource, wanted));
+    return resource == RLIMIT_STACK ? cut_stack(task, wanted.soft) : Status();
 }
 
 Status sys_prlimit64(Task& task, int32_t pid, uint32_t resource,
@@ -81,9 +118,16 @@ Status sys_prlimit64(Task& task, int32_t pid, uint32_t resource,
         }
         group = RefPtr<ThreadGroup>(&target->group());
     }
+    const bool own_stack = resource == RLIMIT_STACK && group == &task.group();
+    if (wanted && own_stack && !task.in_stub()) {
+        return kNeedStub;
+    }
     const RlimitPair old = to_pair(group->limit(static_cast<int>(resource)));
     if (wanted) {
         TRY(change_limit(task, *group, resource, *wanted));
+        if (own_stack) {
+            TRY(cut_stack(task, wanted->soft));
+        }
     }
     if (old_limit) {
         TRY(task.copy_out(old_limit, old));
