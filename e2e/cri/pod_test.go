@@ -609,11 +609,29 @@ func testPodPidNamespace(t *testing.T) {
 	share := func(c *runtimeapi.ContainerConfig) {
 		c.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_POD}}
 	}
-	p.start("exec sleep 4321", share)
+	first, _ := p.start("exec sleep 4321", share)
 	id, log := p.start("until ps | grep -v grep | grep 'sleep 4321'; do usleep 10000; done", share)
 	p.exited(id)
 	if !strings.Contains(stdoutOf(t, log), "sleep 4321") {
 		t.Error("the neighbour's process is not seen")
+	}
+	// Number 1 is no container's: nobody inside can end it, and it collects what is left to it.
+	end, out := p.run("kill -KILL 1; sh -c '(until [ -e /tmp/go ]; do usleep 10000; done) & echo $! > /tmp/orphan; exec true'; orphan=$(cat /tmp/orphan); "+
+		"until grep '^PPid:.1$' /proc/$orphan/status; do usleep 10000; done; touch /tmp/go; until ! [ -e /proc/$orphan ]; do usleep 10000; done; "+
+		"tr '\\0' '\\n' < /proc/1/cmdline | head -n 1", share)
+	equal(t, end.ExitCode, 0, "exit code")
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	equal(t, lines[0], "PPid:\t1", "the orphan's parent")
+	if !strings.HasSuffix(lines[len(lines)-1], "pause") {
+		t.Errorf("number 1 is %q", lines)
+	}
+	// Containers come and go beside it.
+	must(t, p.runtime.StopContainer(ctx, first, 0))
+	must(t, p.runtime.RemoveContainer(ctx, first))
+	last, _ := p.start("exec sleep 1234", share)
+	ps := p.exec(last, "ps")
+	if strings.Contains(ps, "4321") || !strings.Contains(ps, "1234") || !strings.Contains(ps, "pause") {
+		t.Errorf("the processes of the pod: %s", ps)
 	}
 }
 

@@ -13,6 +13,7 @@
 #include "kernel/base/cleanup.h"
 #include "kernel/base/log.h"
 #include "kernel/boot/mounts.h"
+#include "kernel/boot/pause.h"
 #include "kernel/control/messages.h"
 #include "kernel/fs/dev/devices.h"
 #include "kernel/fs/devpts/devpts.h"
@@ -178,8 +179,13 @@ bool Sandbox::wait_locked(std::unique_lock<std::mutex>& lock, int peer, Ready re
 
 Outcome<RefPtr<PidNamespace>> Sandbox::choose_pids(const control::ContainerPlan& plan) {
     switch (plan.pid_namespace) {
-        case control::PidNamespace::kPod:
+        case control::PidNamespace::kPod: {
+            const std::lock_guard lock(pause_mu_);
+            if (!pause_) {
+                pause_ = TRY(start_pause(plan, pod_pids_, pod_ipc_));
+            }
             return pod_pids_;
+        }
         case control::PidNamespace::kTarget: {
             const std::lock_guard lock(mu_);
             const Entry* target = TRY(find_locked(plan.pid_target));

@@ -145,6 +145,8 @@ class Sandbox {
 
     const control::SandboxPlan plan_;
     RefPtr<PidNamespace> pod_pids_;
+    std::mutex pause_mu_;
+    RefPtr<Container> pause_;  ///< in pod_pids_, from its first container on; guarded by pause_mu_
     const RefPtr<IpcNamespace> pod_ipc_;
     std::mutex mu_;
     std::condition_variable changed_;

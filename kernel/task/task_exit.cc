@@ -205,7 +205,13 @@ void TaskLife::finish_group(RefPtr<ThreadGroup> group) {
     std::vector<RefPtr<ProcessGroup>> newly_orphaned;
     std::vector<RefPtr<ThreadGroup>> adopted_zombies;
     std::vector<std::pair<RefPtr<ThreadGroup>, int32_t>> death_signals;
-    RefPtr<ThreadGroup> reaper = container.init();
+    // In a namespace that the pod's containers share it is the pod's pause process.
+    RefPtr<ThreadGroup> reaper = container.plan().pid_namespace == control::PidNamespace::kPod
+                                     ? container.pid_namespace().find_group(1)
+                                     : container.init();
+    if (reaper && reaper->state() >= ThreadGroup::State::kZombie) {
+        reaper = nullptr;
+    }
     RefPtr<ThreadGroup> parent;
     std::function<void(int)> on_exit;
     {

@@ -78,6 +78,11 @@ class SignalControl {
             if (group.group_exit_) {
                 return {};
             }
+            if (const bool from_inside = info.code <= 0 && info.process.pid != 0;
+                from_inside && is_protected_init(group, info) &&
+                (signal == SIGKILL || signal == SIGSTOP)) {
+                return {};  // pid_namespaces(7); those two have no handlers
+            }
             if (signal == SIGKILL) {
                 begin_group_exit_locked(group, SIGKILL);
             } else {

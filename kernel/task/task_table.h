@@ -24,7 +24,8 @@ class PidNamespace final : public RefCounted {
   public:
     static constexpr int32_t kMaxPid = 4'194'304;  ///< /proc/sys/kernel/pid_max
 
-    /// Numbers from 1 on, or from 2 on where nobody is the namespace's init (a pod's).
+    /// Numbers from `first` on. Number 1 is the namespace's init: a container's first process, or
+    /// the pause process of a pod (boot/pause.h).
     explicit PidNamespace(int32_t first) : next_(first) {}
 
     // Each takes the task table's lock; null: no such number.
