@@ -153,7 +153,9 @@ func (d *Daemon) connect() {
 			return false
 		}
 		for _, condition := range status.Status.Conditions {
-			if !condition.Status {
+			// Others are remarks: containerd's of deprecated things, for one.
+			needed := condition.Type == runtimeapi.RuntimeReady || condition.Type == runtimeapi.NetworkReady
+			if needed && !condition.Status {
 				err = errors.New(condition.String())
 				return false
 			}
