@@ -24,6 +24,11 @@ namespace moat::runtime {
 
 namespace {
 
+/// Of a message of another program's.
+bool says_full(const std::string& text) {
+    return text.find("o space left on device") != std::string::npos;
+}
+
 /// runc takes tens of milliseconds; on a machine that needs longer than this nothing will come.
 constexpr int kCreateTimeoutMs = 120'000;
 /// For a start that a killed moatd has left in progress; a monitor's own are answered.
@@ -188,8 +193,7 @@ Status NativeRuntime::start_monitor(const CreateConfig& config, const NativeCont
         text.erase(0, 6);
         text.erase(text.find_last_not_of('\n') + 1);
         // The monitor's word or runc's: strerror(3) and Go differ in the first letter.
-        const bool full = text.find("o space left on device") != std::string::npos;
-        return Error(full ? ENOSPC : EIO, text);
+        return Error(says_full(text) ? ENOSPC : EIO, text);
     }
     return Error(EIO, "moat-monitor: it ended without an answer");
 }
@@ -379,7 +383,9 @@ Status NativeRuntime::ask_monitor(const std::string& id, const std::string& requ
         return Error(n == 0 ? ESRCH : errno, id + ": its monitor gave no answer");
     }
     const std::string text(answer, static_cast<size_t>(n));
-    return text == "ok" ? Status() : Status(Error(EINVAL, text.substr(text.find(' ') + 1)));
+    return text == "ok"
+               ? Status()
+               : Status(Error(says_full(text) ? ENOSPC : EINVAL, text.substr(text.find(' ') + 1)));
 }
 
 Status NativeRuntime::reopen_log(const std::string& id, int log_fd) {

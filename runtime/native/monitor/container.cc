@@ -160,11 +160,13 @@ class ContainerMonitor {
             std::string why = last_error(options_.program);
             if (why.empty()) {
                 why = "exit status " + std::to_string(status);
-                // The file in which it would have said why is on the same file system.
-                struct statvfs room {};
-                if (statvfs(options_.state.c_str(), &room) == 0 && room.f_bavail < kFewBlocks) {
-                    why += ", no space left on device: " + options_.state;
-                }
+            }
+            // The file in which it would have said why is on the same file system, and of some of
+            // its own files it loses the reason.
+            struct statvfs room {};
+            if (why.find("no space left on device") == std::string::npos &&
+                statvfs(options_.state.c_str(), &room) == 0 && room.f_bavail < kFewBlocks) {
+                why += ", no space left on device: " + options_.state;
             }
             return what + why;
         }
