@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,18 +11,15 @@
 
 #include "kernel/base/cleanup.h"
 #include "kernel/base/log.h"
+#include "kernel/boot/job.h"
 #include "kernel/boot/mounts.h"
 #include "kernel/boot/pause.h"
 #include "kernel/control/messages.h"
-#include "kernel/fs/dev/devices.h"
 #include "kernel/fs/devpts/devpts.h"
 #include "kernel/fs/mount.h"
-#include "kernel/fs/stdio/host_stream.h"
-#include "kernel/fs/vfs.h"
 #include "kernel/ipc/ipc_namespace.h"
 #include "kernel/mm/address_space.h"
 #include "kernel/net/socket.h"
-#include "kernel/task/fs_context.h"
 #include "kernel/task/seccomp_filter.h"
 #include "kernel/task/task_run.h"
 #include "kernel/task/task_table.h"
@@ -37,38 +33,6 @@ constexpr size_t kKeptEvents = 512;
 /// Statistics are asked for every few seconds, and a guest may have millions of descriptors.
 constexpr uint64_t kCountedDescriptors = 1 << 16;
 
-Failure failure(int error, std::string message) { return {error, std::move(message)}; }
-
-Failure failure(const Errno& error, const std::string& step) {
-    return {error.value(), step + ": " + strerror(error.value())};
-}
-
-#define TRY_STEP(step, ...)                            \
-    ({                                                 \
-        auto step_result = (__VA_ARGS__);              \
-        if (!step_result.ok()) [[unlikely]]            \
-            return failure(step_result.error(), step); \
-        std::move(step_result).value();                \
-    })
-
-RefPtr<Credentials> credentials_of(const control::ContainerPlan& container,
-                                   const control::ProcessPlan& plan) {
-    auto c = make_ref<Credentials>();
-    c->uid_count = container.uid_map.length;
-    c->gid_count = container.gid_map.length;
-    c->uid = c->euid = c->suid = c->fsuid = plan.uid;
-    c->gid = c->egid = c->sgid = c->fsgid = plan.gid;
-    c->groups = plan.additional_gids;
-    std::sort(c->groups.begin(), c->groups.end());
-    c->bounding = plan.capabilities.bounding;
-    c->effective = plan.capabilities.effective;
-    c->permitted = plan.capabilities.permitted;
-    c->inheritable = plan.capabilities.inheritable;
-    c->ambient = plan.capabilities.ambient;
-    c->no_new_privs = plan.no_new_privileges;
-    return c;
-}
-
 Result<RefPtr<SeccompFilter>> load_profile(const control::ContainerPlan& plan) {
     std::vector<sock_filter> program;
     for (const uint64_t packed : plan.seccomp) {
@@ -77,24 +41,6 @@ Result<RefPtr<SeccompFilter>> load_profile(const control::ContainerPlan& plan) {
     }
     return SeccompFilter::create(
         program, nullptr, plan.seccomp_log ? SeccompFilter::Log::kYes : SeccompFilter::Log::kNo);
-}
-
-int resource_number(const std::string& name) {
-    static const std::pair<const char*, int> kNames[] = {
-        {"RLIMIT_CPU", RLIMIT_CPU},           {"RLIMIT_FSIZE", RLIMIT_FSIZE},
-        {"RLIMIT_DATA", RLIMIT_DATA},         {"RLIMIT_STACK", RLIMIT_STACK},
-        {"RLIMIT_CORE", RLIMIT_CORE},         {"RLIMIT_RSS", RLIMIT_RSS},
-        {"RLIMIT_NPROC", RLIMIT_NPROC},       {"RLIMIT_NOFILE", RLIMIT_NOFILE},
-        {"RLIMIT_MEMLOCK", RLIMIT_MEMLOCK},   {"RLIMIT_AS", RLIMIT_AS},
-        {"RLIMIT_LOCKS", RLIMIT_LOCKS},       {"RLIMIT_SIGPENDING", RLIMIT_SIGPENDING},
-        {"RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE}, {"RLIMIT_NICE", RLIMIT_NICE},
-        {"RLIMIT_RTPRIO", RLIMIT_RTPRIO},     {"RLIMIT_RTTIME", RLIMIT_RTTIME}};
-    for (const auto& [known, number] : kNames) {
-        if (name == known) {
-            return number;
-        }
-    }
-    return -1;
 }
 
 control::ExitStatus exit_status_of(int wait_status) {
@@ -106,16 +52,6 @@ control::ExitStatus exit_status_of(int wait_status) {
     }
     status.finished_at_ns = realtime_ns();
     return status;
-}
-
-ScopedFd take_fd(NamedFds& fds, const std::string& name) {
-    const auto it = fds.find(name);
-    if (it == fds.end()) {
-        return ScopedFd();
-    }
-    ScopedFd fd = std::move(it->second);
-    fds.erase(it);
-    return fd;
 }
 
 constexpr const char* kCgroupPrefix = "cgroup:";
@@ -216,7 +152,7 @@ Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds,
     if (plan.hostname.empty()) {
         plan.hostname = plan_.hostname;
     }
-    auto zygote = TRY_STEP("start a zygote", platform::HostProcess::create_zygote());
+    auto zygote = TRY_AS("start a zygote", platform::HostProcess::create_zygote());
     // Into the container's cgroups before anything is forked from it: children are born there.
     // Doing it on a thread beside the mounts was measured and gains nothing.
     NamedFds cgroups;
@@ -234,7 +170,7 @@ Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds,
     container->set_oom_count(take_fd(fds, "oom_count"));
     if (!container->plan().seccomp.empty()) {
         container->set_seccomp(
-            TRY_STEP("check the seccomp profile", load_profile(container->plan())));
+            TRY_AS("check the seccomp profile", load_profile(container->plan())));
     }
     auto mounts = build_container_mounts(*container, take_fd(fds, "gofer"));
     if (!mounts.ok()) {
@@ -244,138 +180,15 @@ Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds,
 
     auto entry = std::make_unique<Entry>();
     entry->container = container;
-    entry->init =
-        TRY(make_job(container, container->plan().process, fds, /*is_init=*/true, "", input));
+    entry->init = TRY(make_job({.container = container,
+                                .process = container->plan().process,
+                                .fds = fds,
+                                .is_init = true,
+                                .attach_input = input,
+                                .on_exit = [this, id](int status) { job_ended(id, "", status); }}));
     const std::lock_guard lock(mu_);
     entries_[id] = std::move(entry);
     return {};
-}
-
-Outcome<Job> Sandbox::make_job(const RefPtr<Container>& container,
-                               const control::ProcessPlan& process, NamedFds& fds, bool is_init,
-                               const std::string& exec_id,
-                               std::optional<AttachedInput::Once> attach_input) {
-    Job job;
-    const RefPtr<MountNamespace> mounts = container->mounts();
-    auto fs = make_ref<FsContext>(mounts, mounts->root(), mounts->root(), process.umask);
-    auto table = make_ref<FdTable>();
-
-    SpawnArguments spawn;
-    spawn.container = container;
-    spawn.arguments = process.args;
-    spawn.environment = process.env;
-    spawn.credentials = credentials_of(container->plan(), process);
-    spawn.fs = fs;
-    spawn.fds = table;
-    spawn.is_init = is_init;
-    for (const auto& limit : process.rlimits) {
-        const int number = resource_number(limit.type);
-        if (number < 0) {
-            return failure(EINVAL, "process.rlimits: unknown type " + limit.type);
-        }
-        spawn.limits.push_back({number, {limit.soft, limit.hard}});
-    }
-    const std::string id = container->id();
-    spawn.on_exit = [this, id, exec_id](int status) { job_ended(id, exec_id, status); };
-
-    // Standard streams; a terminal is opened by the process itself, as its session's.
-    RefPtr<File> streams[3];
-    if (process.terminal) {
-        ScopedFd host = take_fd(fds, "console");
-        if (ScopedFd log = take_fd(fds, "log")) {
-            job.log = make_ref<CriLogSink>(std::move(log));
-        }
-        if (!host && !job.log) {
-            return failure(EINVAL, "process.terminal without a console or log descriptor");
-        }
-        auto terminal = allocate_terminal(*container, process.uid, process.gid);
-        if (!terminal.ok()) {
-            return terminal.error();
-        }
-        const RefPtr<Tty> tty = std::move(terminal).value();
-        if (process.console_rows != 0) {
-            tty->set_window_size({process.console_rows, process.console_columns, 0, 0});
-        }
-        if (is_init) {
-            set_console(*container, tty);
-        }
-        if (job.log) {
-            job.attached = make_ref<Attachments>(make_terminal_sink(tty));
-        }
-        job.console = TRY_STEP("attach the console",
-                               HostConsole::start(std::move(host), tty, job.log, job.attached));
-        spawn.terminal = tty;
-    } else {
-        const control::StdioKind kinds[3] = {process.stdin_kind, process.stdout_kind,
-                                             process.stderr_kind};
-        static const char* const kNames[3] = {"stdin", "stdout", "stderr"};
-        RefPtr<AttachedInput> input;
-        if (attach_input) {
-            input = make_ref<AttachedInput>(*attach_input);
-        }
-        if (input || kinds[1] == control::StdioKind::kCriLog) {
-            job.attached = make_ref<Attachments>(input);
-        }
-        for (int i = 0; i < 3; i++) {
-            const uint32_t flags = i == 0 ? O_RDONLY : O_WRONLY;
-            switch (kinds[i]) {
-                case control::StdioKind::kFd: {
-                    ScopedFd host = take_fd(fds, kNames[i]);
-                    if (!host) {
-                        return failure(EINVAL, std::string("no descriptor for ") + kNames[i]);
-                    }
-                    streams[i] = TRY_STEP(std::string("attach ") + kNames[i],
-                                          make_host_stream(std::move(host), flags));
-                    break;
-                }
-                case control::StdioKind::kCriLog:
-                    if (!job.log) {
-                        ScopedFd log = take_fd(fds, "log");
-                        if (!log) {
-                            return failure(EINVAL, "no descriptor for the log");
-                        }
-                        job.log = make_ref<CriLogSink>(std::move(log));
-                    }
-                    streams[i] = make_cri_log_file(
-                        job.log, i == 2 ? CriLogSink::Stream::kStderr : CriLogSink::Stream::kStdout,
-                        job.attached);
-                    break;
-                default:
-                    streams[i] =
-                        i == 0 && input ? make_attached_input_file(input) : make_null_file(flags);
-                    break;
-            }
-        }
-    }
-    const std::string cwd = process.cwd;
-    const RefPtr<Tty> terminal = spawn.terminal;
-    spawn.prepare = [&](Task& task) -> Status {
-        for (auto& stream : streams) {
-            RefPtr<File> file = stream;
-            if (terminal) {
-                file = TRY(terminal->open_near(task, O_RDWR | O_NOCTTY));
-            }
-            TRY(table->install(std::move(file), CloseOnExec::kNo, 1024));
-        }
-        // runc makes a working directory that is missing; so do people expect.
-        auto where = resolve(task, kCwd, cwd, kDirectory);
-        if (!where.ok() && where.error() == ENOENT) {
-            TRY(make_directory_path(task, cwd));
-            where = resolve(task, kCwd, cwd, kDirectory);
-        }
-        task.fs().set_cwd(TRY(std::move(where)));
-        return {};
-    };
-    auto group = TaskLife::spawn(std::move(spawn));
-    if (!group.ok()) {
-        const std::string command = process.args.empty() ? "(no command)" : process.args[0];
-        if (job.console) {
-            job.console->finish();
-        }
-        return failure(group.error(), "start " + command + " in container " + id);
-    }
-    job.group = std::move(group).value();
-    return job;
 }
 
 Outcome<int32_t> Sandbox::start(const std::string& id) {
@@ -410,7 +223,11 @@ Outcome<std::pair<std::string, int32_t>> Sandbox::exec(const std::string& id,
         exec_id = "exec-" + std::to_string(++exec_count_);
         entry->execs[exec_id];
     }
-    auto job = make_job(container, process, fds, /*is_init=*/false, exec_id);
+    auto job =
+        make_job({.container = container,
+                  .process = process,
+                  .fds = fds,
+                  .on_exit = [this, id, exec_id](int status) { job_ended(id, exec_id, status); }});
     const std::lock_guard lock(mu_);
     Entry* entry = TRY(find_locked(id));
     if (!job.ok()) {
@@ -512,12 +329,12 @@ Outcome<> Sandbox::signal(const std::string& id, const std::string& exec_id, int
     const SignalInfo info =
         certain ? SignalInfo::from_kernel(signal) : SignalInfo::from_process(signal, SI_USER, 0, 0);
     if (never_started) {
-        TRY_STEP("signal container " + id, send_signal(*group, info));
+        TRY_AS("signal container " + id, send_signal(*group, info));
         TaskLife::start(*group);  // and ends on its way into the guest
         return {};
     }
     if (!all) {
-        TRY_STEP("signal container " + id, send_signal(*group, info));
+        TRY_AS("signal container " + id, send_signal(*group, info));
         return {};
     }
     for (const auto& member : container->pid_namespace().groups()) {
@@ -752,8 +569,8 @@ Outcome<> Sandbox::attach(const std::string& id, NamedFds fds) {
     }
     ScopedFd in = take_fd(fds, "stdin");
     ScopedFd out = take_fd(fds, "stdout");
-    TRY_STEP("attach to container " + id,
-             attached->attach(std::move(in), std::move(out), take_fd(fds, "stderr")));
+    TRY_AS("attach to container " + id,
+           attached->attach(std::move(in), std::move(out), take_fd(fds, "stderr")));
     return {};
 }
 

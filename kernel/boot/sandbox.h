@@ -11,35 +11,15 @@
 #include "kernel/base/ref_ptr.h"
 #include "kernel/base/result.h"
 #include "kernel/base/scoped_fd.h"
+#include "kernel/boot/failure.h"
+#include "kernel/boot/job.h"
 #include "kernel/control/plan.h"
-#include "kernel/fs/stdio/cri_log.h"
-#include "kernel/fs/stdio/host_console.h"
 #include "kernel/ipc/ipc_namespace.h"
 #include "kernel/task/container.h"
 #include "kernel/task/task_life.h"
 #include "kernel/task/task_table.h"
 
 namespace moat::kernel {
-
-/// Why a request failed: the errno for programs, the step for people.
-struct Failure {
-    int error = 0;
-    std::string message;
-};
-template <typename T = void>
-using Outcome = moat::Result<T, Failure>;
-
-/// Descriptors that came with a request, by name.
-using NamedFds = std::map<std::string, ScopedFd>;
-
-/// A process that the control server started: a container's init or an exec.
-struct Job {
-    RefPtr<ThreadGroup> group;
-    RefPtr<CriLogSink> log;
-    RefPtr<HostConsole> console;
-    RefPtr<Attachments> attached;  ///< null: its streams are somebody's descriptors
-    std::optional<control::ExitStatus> exit;
-};
 
 /// The pod's containers and what the control server does to them. One lock; waits are on one
 /// condition, whose waiters are few (a thread for each connection that waits).
@@ -132,9 +112,6 @@ class Sandbox {
     Outcome<Entry*> find_locked(const std::string& id);
     Outcome<Job*> find_job_locked(const std::string& id, const std::string& exec_id);
     Outcome<RefPtr<PidNamespace>> choose_pids(const control::ContainerPlan& plan);
-    Outcome<Job> make_job(const RefPtr<Container>& container, const control::ProcessPlan& process,
-                          NamedFds& fds, bool is_init, const std::string& exec_id,
-                          std::optional<AttachedInput::Once> attach_input = std::nullopt);
     void job_ended(const std::string& id, const std::string& exec_id, int wait_status);
     void post_event_locked(Event event);
     void count_answering(int change);
