@@ -108,6 +108,14 @@ class Contestant:
             shutil.rmtree(directory)
 
 
+def cpu_model():
+    """As the kernel names it: absolute figures of two machines differ by two and more."""
+    for line in host.read("/proc/cpuinfo").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "unknown"
+
+
 def settled_memory(processes):
     """Sums until five readings, 50 ms apart, give the same: idle is when it no longer grows."""
     last, same = None, 0
@@ -277,7 +285,7 @@ def write_page(lines, players, problems, options):
     page = [
         "# Benchmarks", "",
         f"Written by `make bench WRITE=1`{' with `PEERS=1`' if options.peers else ''} on {datetime.date.today()}, commit {commit}: "
-        f"{os.cpu_count()} CPUs, Linux {os.uname().release}. Best of {options.passes} interleaved passes of 7 rounds; start-up the best of 20; "
+        f"{os.cpu_count()} CPUs ({cpu_model()}), Linux {os.uname().release}. Best of {options.passes} interleaved passes of 7 rounds; start-up the best of 20; "
         "memory the least of 3. `e2e/bench/micro.c` says what each line does; `/tmp` is a tmpfs for all.", "",
         *lines, "",
     ]
