@@ -340,6 +340,8 @@ Status Unpacker::member(archive_entry* entry) {
                 fchmodat(parent, name.c_str(), archive_entry_perm(entry), 0) != 0) {
                 return Error::from_errno(errno, "mkfifo");
             }
+            const timespec times[2] = {mtime_of(entry), mtime_of(entry)};
+            utimensat(parent, name.c_str(), times, AT_SYMLINK_NOFOLLOW);
             return {};
         }
         case AE_IFCHR:

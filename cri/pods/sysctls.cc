@@ -46,8 +46,8 @@ Status check_sysctls(const Sysctls& sysctls, OwnNetwork network) {
             }
             continue;
         }
-        const bool of_ipc = std::any_of(std::begin(kOfIpc), std::end(kOfIpc),
-                                        [&](const char* known) { return name == known; });
+        const bool of_ipc =
+            std::find(std::begin(kOfIpc), std::end(kOfIpc), name) != std::end(kOfIpc);
         if (!of_ipc && !starts_with(name, "fs.mqueue.")) {
             return invalid_argument(field + ": not one that a pod has for itself");
         }

@@ -167,6 +167,9 @@ TEST_CASE("image save: what is loaded again is the same files, and saved again t
     REQUIRE(config.ok());
     CHECK(config->cmd == std::vector<std::string>{"/bin/su"});
     CHECK(json::parse(loaded.config)["history"] == json::parse(image.config)["history"]);
+    struct stat fifo {};
+    REQUIRE(lstat((again + "/run/fifo").c_str(), &fifo) == 0);
+    CHECK(fifo.st_mtime == 1'700'000'000);  // the archive's, not now
     // From here on it is a fixed point, its id included.
     CHECK(read_file(second.save({"test/all:1"}, "three.tar"), 64 << 20).value_or("") == bytes);
 }
