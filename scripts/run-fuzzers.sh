@@ -39,7 +39,10 @@ run() {
 }
 
 wanted=("$@")
-[ ${#wanted[@]} -gt 0 ] || for source in unit/fuzz/*_fuzz.cc; do wanted+=("$(basename "$source" _fuzz.cc)"); done
+# `requests` only by name: as nobody it does not get beyond loading its image, which wants chown(2).
+[ ${#wanted[@]} -gt 0 ] || for source in unit/fuzz/*_fuzz.cc; do
+    [ "$source" = unit/fuzz/requests_fuzz.cc ] || wanted+=("$(basename "$source" _fuzz.cc)")
+done
 for name in "${wanted[@]}"; do
     mkdir -p "$out/$name/corpus"
     if [ "$name" != requests ]; then
