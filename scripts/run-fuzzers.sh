@@ -62,10 +62,10 @@ for name in "${wanted[@]}"; do
     mapfile -t libraries < <(pkg-config --libs grpc++_unsecure sqlite3 libarchive libzstd zlib openssl libcurl spdlog tomlplusplus cpp-httplib \
         prometheus-cpp-core yaml-cpp protobuf | tr ' ' '\n' | grep .)
     clang++-14 "${flags[@]}" -fsanitize=fuzzer "${objects[@]}" "${libraries[@]}" -lseccomp -lcap -latomic -pthread -o "$out/$name/fuzz"
-    # It makes files where requests say: as nobody, on file systems of its own (ours stays in reach as the working
-    # directory), without a network.
+    # It makes files where requests say: as nobody, who is root of a user namespace, on file systems of its own (ours
+    # stays in reach as the working directory), without a network.
     chown -R nobody "$out/$name"
-    run "$name" "$((runs / 10))" unshare --mount --net bash -c 'for at in /tmp /var/tmp /dev/shm /run; do
-            mount -t tmpfs -o mode=1777 tmpfs "$at"; done
-        exec setpriv --reuid=nobody --regid=nogroup --clear-groups --inh-caps=-all "$@"' fuzz "./$out/$name/fuzz"
+    run "$name" "$((runs / 10))" setpriv --reuid=nobody --regid=nogroup --clear-groups unshare --user --map-root-user --mount --net bash -c '
+        for at in /tmp /var/tmp /dev/shm /run; do mount -t tmpfs -o mode=1777 tmpfs "$at"; done
+        exec env "$@"' fuzz "./$out/$name/fuzz"
 done

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -69,7 +70,7 @@ Status keep_with_user_namespace(const std::string& path, const UserNamespaceIds&
         return Error::from_errno(errno, "pipe");
     }
     const ScopedFd hold(pipe[0]);
-    ScopedFd release(pipe[1]);
+    const ScopedFd release(pipe[1]);
     // A child of a process with threads: it may make system calls and nothing else. Not vfork(2)'s,
     // since it has to wait for us.
     const pid_t pid = static_cast<pid_t>(
@@ -83,8 +84,10 @@ Status keep_with_user_namespace(const std::string& path, const UserNamespaceIds&
     if (pid < 0) {
         return Error::from_errno(errno, "clone with a user namespace");
     }
+    // It ends with us by its pipe. We need not wait for that: other children of ours may have a
+    // copy of our end until they execute something.
     const Cleanup reap([&] {
-        release.reset();
+        kill(pid, SIGKILL);
         while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
         }
     });

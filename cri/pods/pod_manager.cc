@@ -185,8 +185,9 @@ Status PodManager::create(Pod& pod) {
     const api::PodSandboxConfig& config = *pod.config;
     const auto start = std::chrono::steady_clock::now();
     fault_point("pod.before its network");
-    TRY(networks_.set_up(record, config, record.network,
-                         pod.handler.kernel == Kernel::kNode ? node_ids(config) : std::nullopt));
+    // A sandboxed pod's user namespace is its own kernel's affair.
+    const auto ids = pod.handler.kernel == Kernel::kNode ? node_ids(config) : std::nullopt;
+    TRY(networks_.set_up(record, config, record.network, ids));
     metrics::sandbox_phase(
         "network", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     fault_point("pod.network made");
@@ -199,7 +200,6 @@ Status PodManager::create(Pod& pod) {
     TRY(write_pod_files(settings_.pod_directory(pod.id), config, hostname, record.network.ips,
                         record.network.kind == PodNetwork::Kind::kNode,
                         PodNetworks::dns(record.network)));
-    const auto ids = pod.handler.kernel == Kernel::kNode ? node_ids(config) : std::nullopt;
     if (ids) {
         TRY(give_pod_files(settings_.pod_directory(pod.id), ids->uids.host, ids->gids.host));
     }

@@ -283,17 +283,17 @@ Result<RefPtr<HostThread>> HostProcess::acquire_thread(HostThread& caller) {
     const int index = TRY(take_slot());
     Listener& listener = caller.listener();
     const Order clone_order{SYS_clone, {0x50f00}};
-    memcpy(const_cast<Order*>(&caller.slot().orders[0]), &clone_order, sizeof clone_order);
+    caller.write_orders(std::span(&clone_order, 1));
     if (!listener.reply(caller.event_id, 1)) {
         return Errno(ESRCH);
     }
     const CloneResult made = TRY(watch_clone(caller, clone_order, MOAT_EV_CHILD));
     const Order stack_order{SYS_sigaltstack, {slot_address(index) + MOAT_S_STACK, 0}};
-    memcpy(const_cast<Order*>(&slot(index).orders[0]), &stack_order, sizeof stack_order);
     auto thread =
         make_ref<HostThread>(RefPtr<HostProcess>(this), index, made.tid, caller.listener_ref());
+    thread->write_orders(std::span(&stack_order, 1));
     listener.reply(made.event_id, MOAT_MOVE + index);
-    thread->event_id = TRY(check_orders(*thread, std::span(&stack_order, 1))).event_id;
+    TRY(thread->watch_orders(std::span(&stack_order, 1)));
     return thread;
 }
 
@@ -339,36 +339,6 @@ Result<HostProcess::CloneResult> HostProcess::watch_clone(HostThread& thread, co
     return made;
 }
 
-// Watches `thread` carry out orders that it was already told to run.
-Result<HostProcess::OrdersResult> HostProcess::check_orders(HostThread& thread,
-                                                            std::span<const Order> orders) {
-    Listener& listener = thread.listener();
-    size_t next = 0;
-    for (;;) {
-        const auto received = listener.receive_fresh(kOrderTimeoutMs);
-        if (!received.ok()) {
-            kill();
-            return Errno(ESRCH);
-        }
-        const Notification& n = *received;
-        if (n.tid != thread.tid()) {
-            if (listener.find(n.tid)) {
-                listener.set_aside(n);
-            } else {
-                kill_stray(n.tid);
-            }
-        } else if (is_event(n) && n.arguments[0] == MOAT_EV_BATCH) {
-            return OrdersResult{n.id, static_cast<int64_t>(n.arguments[1])};
-        } else if (next < orders.size() && same_call(n, orders[next])) {
-            next++;
-            listener.let_run(n.id);
-        } else {
-            kill();
-            return Errno(ESRCH);
-        }
-    }
-}
-
 Result<RefPtr<HostProcess>> HostProcess::fork(HostThread& thread) {
     HostProcess& process = thread.process();
     if (!process.has_spawner_ || thread.listener().thread_count() < kMaxFamily) {
@@ -386,7 +356,7 @@ Result<RefPtr<HostProcess>> HostProcess::fork(HostThread& thread) {
 // Has a thread exit that sits in an EVENT and never ran guest code; the caller is its receiver.
 Status HostProcess::end_thread(RefPtr<HostThread> thread) {
     const Order exit_order{SYS_exit, {0}};
-    memcpy(const_cast<Order*>(&thread->slot().orders[0]), &exit_order, sizeof exit_order);
+    thread->write_orders(std::span(&exit_order, 1));
     Listener& listener = thread->listener();
     if (!listener.reply(thread->event_id, 1)) {
         return Errno(ESRCH);

@@ -127,10 +127,6 @@ class HostProcess final : public RefCounted {
         uint64_t event_id = 0;  ///< the child's
         uint64_t value = 0;     ///< what the child says with it
     };
-    struct OrdersResult {
-        uint64_t event_id = 0;
-        int64_t result = 0;
-    };
     static void watch_deaths();
     static void register_process(RefPtr<HostProcess> process);
     Result<RefPtr<HostProcess>> fork_zygote();
@@ -139,7 +135,6 @@ class HostProcess final : public RefCounted {
     static Result<RefPtr<HostProcess>> fork_by(HostThread& thread);
     Status end_thread(RefPtr<HostThread> thread);
     Result<CloneResult> watch_clone(HostThread& thread, const Order& order, uint64_t child_kind);
-    Result<OrdersResult> check_orders(HostThread& thread, std::span<const Order> orders);
     volatile AreaHeader& header() const;
     Result<int> take_slot();
     void release_slot(int index);

@@ -107,38 +107,18 @@ Result<int64_t> sys_rt_sigtimedwait(Task& task, UserPtr<const uint64_t> set,
         }
         deadline = Deadline::after(to_ns(t));
     }
-    const auto attempt = [wanted, info](Task& t) -> Result<int64_t> {
+    const auto attempt = [&task, wanted, info]() -> Result<int64_t> {
         SignalInfo taken;
-        if (!take_signal(t, wanted, taken)) {
+        if (!take_signal(task, wanted, taken)) {
             return Errno(EAGAIN);
         }
         if (info) {
-            TRY(t.copy_out(info, taken));
+            TRY(task.copy_out(info, taken));
         }
         return taken.signo;
     };
-    const Result<int64_t> first = attempt(task);
-    if (first.ok() || !(first.error() == EAGAIN)) {
-        return first;
-    }
-    if (deadline.ns <= monotonic_ns()) {
-        return Errno(EAGAIN);
-    }
-    return block(task, {{&task.group().signal_events(), EPOLLIN}}, deadline,
-                 [attempt](Task& t, Wake wake) -> Result<int64_t> {
-                     const Result<int64_t> again = attempt(t);
-                     if (again.ok() || !(again.error() == EAGAIN)) {
-                         return again;
-                     }
-                     switch (wake) {
-                         case Wake::kReady:
-                             return kBlocked;
-                         case Wake::kTimeout:
-                             return Errno(EAGAIN);
-                         default:
-                             return Errno(EINTR);
-                     }
-                 });
+    return attempt_or_block(task, {&task.group().signal_events(), EPOLLIN},
+                            deadline.ns > monotonic_ns(), deadline, Errno(EINTR), attempt);
 }
 
 Result<int64_t> sys_rt_sigsuspend(Task& task, UserPtr<const uint64_t> mask, size_t size) {
