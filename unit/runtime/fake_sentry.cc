@@ -48,7 +48,8 @@ std::mutex mu;
 std::condition_variable changed;
 std::map<std::string, Container> containers;
 
-[[noreturn]] void child(const ProcessPlan& plan, int go, const std::map<std::string, int>& fds) {
+[[noreturn]] void child(const ProcessPlan& plan, int go, int joined,
+                        const std::map<std::string, int>& fds) {
     for (const int fd : lone_cgroups) {
         if (write(fd, "0", 1) != 1) {
             _exit(125);
@@ -59,6 +60,7 @@ std::map<std::string, Container> containers;
             _exit(101);
         }
     }
+    close(joined);
     char byte;
     [[maybe_unused]] ssize_t n = read(go, &byte, 1);
     if (!plan.args.empty() && plan.args[0] == "print" && plan.args.size() == 3) {
@@ -76,15 +78,21 @@ std::map<std::string, Container> containers;
 /// Called with `mu` held.
 void spawn(Process& process, const ProcessPlan& plan, const std::map<std::string, int>& fds) {
     int go[2];
-    if (pipe(go) != 0) {
+    int joined[2];
+    if (pipe(go) != 0 || pipe(joined) != 0) {
         abort();
     }
     process.pid = fork();
     if (process.pid == 0) {
         close(go[1]);
-        child(plan, go[0], fds);
+        child(plan, go[0], joined[1], fds);
     }
     close(go[0]);
+    close(joined[1]);
+    // As the sentry's: what is created is in its cgroups.
+    char byte;
+    [[maybe_unused]] const ssize_t n = read(joined[0], &byte, 1);
+    close(joined[0]);
     process.go.reset(go[1]);
     std::thread([pid = process.pid] {
         int status;
