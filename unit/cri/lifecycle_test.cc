@@ -8,13 +8,12 @@
 #include <thread>
 
 #include "api.pb.h"
-#include "cri/base/sha256.h"
 #include "cri/handlers/handlers.h"
 #include "cri/images/archive.h"
 #include "cri/images/blob_reader.h"
 #include "cri/server/node.h"
+#include "unit/cri/app_pod.h"
 #include "unit/cri/fake_runtime.h"
-#include "unit/cri/tar_builder.h"
 #include "unit/cri/temp_dir.h"
 
 using namespace moat::cri;
@@ -49,43 +48,12 @@ struct World {
         node = std::move(*opened);
     }
     void load_image() {
-        const std::string layer = TarBuilder().file("etc/passwd", "app:x:9:9::/app:\n").finish();
-        const std::string config =
-            R"({"architecture":"amd64","os":"linux","config":{"Cmd":["/app"],"User":"app"},)"
-            R"("rootfs":{"type":"layers","diff_ids":[")" +
-            Sha256::of(layer) + R"("]}})";
-        const std::string archive =
-            TarBuilder()
-                .file(
-                    "manifest.json",
-                    R"([{"Config":"config.json","RepoTags":["test/app:1"],"Layers":["layer.tar"]}])")
-                .file("config.json", config)
-                .file("layer.tar", layer)
-                .finish();
-        REQUIRE(write_file(dir / "image.tar", archive).ok());
+        REQUIRE(write_file(dir / "image.tar", app_archive()).ok());
         const auto loaded = load_archive(*node->images, dir / "image.tar", "");
         REQUIRE_MESSAGE(loaded.ok(), message_of(loaded));
     }
-    /// In the node's network, which needs no privilege.
-    api::PodSandboxConfig pod_config() const {
-        api::PodSandboxConfig config;
-        config.mutable_metadata()->set_name("web");
-        config.mutable_metadata()->set_namespace_("default");
-        config.mutable_metadata()->set_uid("u1");
-        config.set_log_directory(dir / "logs");
-        config.mutable_linux()
-            ->mutable_security_context()
-            ->mutable_namespace_options()
-            ->set_network(api::NODE);
-        return config;
-    }
-    api::ContainerConfig container_config() const {
-        api::ContainerConfig config;
-        config.mutable_metadata()->set_name("main");
-        config.mutable_image()->set_image("test/app:1");
-        config.set_log_path("main/0.log");
-        return config;
-    }
+    api::PodSandboxConfig pod_config() const { return app_pod(dir / "logs"); }
+    api::ContainerConfig container_config() const { return app_container(); }
     std::string run_pod() {
         const auto id = node->pods->run(pod_config(), "moat");
         REQUIRE_MESSAGE(id.ok(), message_of(id));

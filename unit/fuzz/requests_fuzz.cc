@@ -15,13 +15,12 @@
 #include <cstdlib>
 #include <random>
 
-#include "cri/base/sha256.h"
 #include "cri/handlers/handlers.h"
 #include "cri/images/archive.h"
 #include "cri/server/checked_services.h"
 #include "cri/server/node.h"
+#include "unit/cri/app_pod.h"
 #include "unit/cri/fake_runtime.h"
-#include "unit/cri/tar_builder.h"
 #include "unit/cri/temp_dir.h"
 
 using namespace moat::cri;
@@ -72,39 +71,17 @@ struct World {
         }
     }
     void load_image() {
-        const std::string layer = TarBuilder().file("etc/passwd", "app:x:9:9::/app:\n").finish();
-        const std::string config =
-            R"({"architecture":"amd64","os":"linux","config":{"Cmd":["/app"]},"rootfs":{"type":"layers","diff_ids":[")" +
-            Sha256::of(layer) + R"("]}})";
-        const std::string archive =
-            TarBuilder()
-                .file("manifest.json",
-                      R"([{"Config":"c.json","RepoTags":["test/app:1"],"Layers":["l.tar"]}])")
-                .file("c.json", config)
-                .file("l.tar", layer)
-                .finish();
-        need(write_file(dir / "image.tar", archive).ok(), "write the image");
+        need(write_file(dir / "image.tar", app_archive()).ok(), "write the image");
         const auto loaded = load_archive(*node->images, dir / "image.tar", "");
         need(loaded.ok(), message_of(loaded));
     }
     api::PodSandboxConfig pod_config() const {
-        api::PodSandboxConfig config;
-        config.mutable_metadata()->set_name("web");
-        config.mutable_metadata()->set_namespace_("default");
-        config.mutable_metadata()->set_uid("u1");
-        config.set_log_directory(dir / "logs");
+        api::PodSandboxConfig config = app_pod(dir / "logs");
         config.set_hostname("host");
-        config.mutable_linux()
-            ->mutable_security_context()
-            ->mutable_namespace_options()
-            ->set_network(api::NODE);
         return config;
     }
     api::ContainerConfig container_config() const {
-        api::ContainerConfig config;
-        config.mutable_metadata()->set_name("main");
-        config.mutable_image()->set_image("test/app:1");
-        config.set_log_path("main/0.log");
+        api::ContainerConfig config = app_container();
         auto* mount = config.add_mounts();
         mount->set_host_path(dir / "volume");
         mount->set_container_path("/data");

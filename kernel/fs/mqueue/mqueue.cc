@@ -10,6 +10,7 @@
 #include "kernel/base/cleanup.h"
 #include "kernel/fs/permission.h"
 #include "kernel/fs/registry.h"
+#include "kernel/fs/vfs.h"
 #include "kernel/ipc/ipc_namespace.h"
 #include "kernel/task/container.h"
 #include "kernel/task/fs_context.h"
@@ -63,7 +64,9 @@ class QueueFile final : public File {
         const auto at = std::min(text.size(), static_cast<size_t>(std::max<int64_t>(offset, 0)));
         return destination.put(text.data() + at, text.size() - at);
     }
-    Result<struct stat> stat(Task&) override;
+    Result<struct stat> stat(Task&) override {
+        return to_stat(TRY(queue_->attributes()), queue_->file_system().device());
+    }
     PollMask poll() override { return queue_->poll(); }
     WaitQueue* wait_queue() override { return &queue_->events(); }
     void flush(Task& task) override {
@@ -76,23 +79,6 @@ class QueueFile final : public File {
     Mutex<LockRank::kFilePosition> mu_;
     int64_t position_ GUARDED_BY(mu_) = 0;
 };
-
-Result<struct stat> QueueFile::stat(Task&) {
-    const InodeAttributes a = TRY(queue_->attributes());
-    struct stat st {};
-    st.st_dev = queue_->file_system().device();
-    st.st_ino = a.ino;
-    st.st_mode = a.mode;
-    st.st_nlink = a.nlink;
-    st.st_uid = a.uid;
-    st.st_gid = a.gid;
-    st.st_size = a.size;
-    st.st_blksize = static_cast<blksize_t>(a.block_size);
-    st.st_atim = a.atime;
-    st.st_mtim = a.mtime;
-    st.st_ctim = a.ctime;
-    return st;
-}
 
 class QueueDirectory final : public SyntheticDirectory {
   public:
