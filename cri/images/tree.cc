@@ -12,6 +12,7 @@
 
 #include "cri/base/rooted.h"
 #include "kernel/base/scoped_fd.h"
+#include "runtime/util/tree_usage.h"
 
 namespace moat::cri {
 
@@ -32,33 +33,6 @@ Result<Directory> entries_of(int fd) {
 
 bool is_dot(const char* name) {
     return std::string_view(name) == "." || std::string_view(name) == "..";
-}
-
-Status add_usage(int fd, Usage& usage, std::set<std::pair<dev_t, ino_t>>& seen) {
-    struct stat st {};
-    if (fstat(fd, &st) != 0) {
-        return Error::from_errno(errno, "stat");
-    }
-    usage.bytes += static_cast<uint64_t>(st.st_blocks) * 512;
-    usage.inodes += 1;
-    const Directory dir = TRY(entries_of(fd));
-    while (const dirent* entry = readdir(dir.get())) {
-        if (is_dot(entry->d_name) || fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-            continue;
-        }
-        if (S_ISDIR(st.st_mode)) {
-            const ScopedFd child(
-                openat(fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-            if (!child) {
-                return Error::from_errno(errno, std::string("open ") + entry->d_name);
-            }
-            TRY(add_usage(child.get(), usage, seen));
-        } else if (st.st_nlink == 1 || seen.emplace(st.st_dev, st.st_ino).second) {
-            usage.bytes += static_cast<uint64_t>(st.st_blocks) * 512;
-            usage.inodes += 1;
-        }
-    }
-    return {};
 }
 
 Status remove_children(int fd) {
@@ -258,10 +232,8 @@ Status count_directories(int fd, Usage& usage) {
 }  // namespace
 
 Result<Usage> tree_usage(int directory_fd) {
-    Usage usage;
-    std::set<std::pair<dev_t, ino_t>> seen;
-    TRY(add_usage(directory_fd, usage, seen));
-    return usage;
+    const auto found = TRY_HOST("usage of a tree", runtime::tree_usage(directory_fd));
+    return Usage{found.bytes, found.inodes};
 }
 
 Status remove_at(int directory_fd, const std::string& name) {

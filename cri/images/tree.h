@@ -7,7 +7,8 @@
 
 namespace moat::cri {
 
-/// Blocks and inodes of a tree, an inode with several names counted once.
+/// Blocks and inodes of a tree, an inode with several names counted once:
+/// runtime/util/tree_usage.h.
 Result<Usage> tree_usage(int directory_fd);
 
 /// rm -rf of one entry of an open directory; follows no link.

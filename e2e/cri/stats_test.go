@@ -125,6 +125,22 @@ func TestWritableLayer(t *testing.T) {
 	}
 }
 
+// What native containers write is on the disk; the images that they see through their mounted roots are not theirs.
+func TestWritableLayerOfANativePod(t *testing.T) {
+	d := startDaemon(t)
+	p := newPodBy(d, "native")
+	id, log := p.start("head -c 3000000 /dev/urandom > /file; ln /file /again; echo written; sleep 1000")
+	waitForOutput(t, log, "written")
+	layer := p.containerStats(id).WritableLayer
+	info, err := d.images.ImageFsInfo(ctx)
+	must(t, err)
+	for _, fs := range []*runtimeapi.FilesystemUsage{layer, info.ContainerFilesystems[0]} {
+		if fs.UsedBytes.GetValue() < 3000000 || fs.UsedBytes.GetValue() > 3500000 {
+			t.Errorf("3 MB were written: %v", fs)
+		}
+	}
+}
+
 func TestNetworkStats(t *testing.T) {
 	moatOnly(t, "it may have no such RPC")
 	d := startDaemon(t)

@@ -7,11 +7,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <set>
-
 #include "runtime/container/impl.h"
 #include "runtime/native/native_runtime.h"
 #include "runtime/util/files.h"
+#include "runtime/util/tree_usage.h"
 
 namespace moat::runtime {
 
@@ -45,30 +44,6 @@ void count_descriptors(pid_t pid, Stats& out) {
     ::closedir(directory);
 }
 
-/// Blocks and inodes below an overlay's upper directory; an inode with several names once.
-void count_layer(const std::string& path, std::set<ino_t>& seen, Stats& out) {
-    DIR* directory = ::opendir(path.c_str());
-    if (directory == nullptr) {
-        return;
-    }
-    while (const dirent* entry = ::readdir(directory)) {
-        const std::string name = entry->d_name;
-        struct stat st {};
-        if (name == "." || name == ".." ||
-            ::fstatat(::dirfd(directory), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-            continue;
-        }
-        if (S_ISDIR(st.st_mode) || st.st_nlink == 1 || seen.insert(st.st_ino).second) {
-            out.writable_layer_bytes += static_cast<uint64_t>(st.st_blocks) * 512;
-            out.writable_layer_inodes++;
-        }
-        if (S_ISDIR(st.st_mode)) {
-            count_layer(path + "/" + name, seen, out);
-        }
-    }
-    ::closedir(directory);
-}
-
 }  // namespace
 
 Result<Stats> NativeRuntime::stats(const std::string& id) {
@@ -93,8 +68,13 @@ Result<Stats> NativeRuntime::stats(const std::string& id) {
             out.open_files_limit = ::strtoull(text->c_str() + at + 14, nullptr, 10);
         }
     }
-    std::set<ino_t> seen;
-    count_layer(container.upper(), seen, out);
+    const ScopedFd upper(
+        ::open(container.upper().c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (upper) {  // else its root is read-only
+        const TreeUsage layer = TRY_STEP(step, tree_usage(upper.get()));
+        out.writable_layer_bytes = layer.bytes;
+        out.writable_layer_inodes = layer.inodes;
+    }
     return out;
 }
 

@@ -1,0 +1,109 @@
+// What a directory holds, while others write there.
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <string>
+#include <thread>
+
+#include "kernel/base/scoped_fd.h"
+#include "runtime/util/files.h"
+#include "runtime/util/tree_usage.h"
+
+// Ours aborts, doctest's reports.
+#undef CHECK
+#include <doctest/doctest.h>
+
+using moat::ScopedFd;
+using moat::runtime::remove_tree;
+using moat::runtime::tree_usage;
+
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+
+struct Tree {
+    std::string path;
+    ScopedFd fd;
+    Tree() {
+        char name[] = "/tmp/moat-unit-XXXXXX";
+        path = mkdtemp(name);
+        fd = ScopedFd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    }
+    ~Tree() { CHECK(remove_tree(path).ok()); }
+};
+
+ScopedFd make_directory(int parent, const char* name) {
+    REQUIRE(mkdirat(parent, name, 0755) == 0);
+    return ScopedFd(openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+}
+
+void write_file(int parent, const char* name, uint64_t bytes) {
+    const ScopedFd file(openat(parent, name, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+    REQUIRE(moat::runtime::write_all(file.get(), std::string(bytes, 'x')).ok());
+}
+
+}  // namespace
+
+TEST_CASE("tree usage: blocks and not sizes, an inode with several names once") {
+    const Tree tree;
+    write_file(tree.fd.get(), "file", kMiB);
+    REQUIRE(linkat(tree.fd.get(), "file", tree.fd.get(), "again", 0) == 0);
+    REQUIRE(symlinkat("/usr", tree.fd.get(), "elsewhere") == 0);
+    const ScopedFd hole(openat(tree.fd.get(), "hole", O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+    REQUIRE(ftruncate(hole.get(), int64_t{1} << 40) == 0);
+    const auto usage = tree_usage(tree.fd.get());
+    REQUIRE(usage.ok());
+    CHECK(usage->inodes == 4);
+    CHECK(usage->bytes >= kMiB);
+    CHECK(usage->bytes < kMiB + 65536);
+}
+
+TEST_CASE("tree usage: what is deeper than a path can be long is counted, with few descriptors") {
+    const Tree tree;
+    const std::string name(200, 'd');
+    constexpr int kDepth = 150;
+    ScopedFd at(openat(tree.fd.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    for (int i = 0; i < kDepth; i++) {
+        write_file(at.get(), "beside", 1);
+        make_directory(at.get(), "empty");
+        at = make_directory(at.get(), name.c_str());
+    }
+    write_file(at.get(), "file", kMiB);
+    at.reset();
+    rlimit before;
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const rlimit few{100, before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    const auto usage = tree_usage(tree.fd.get());
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    REQUIRE(usage.ok());
+    CHECK(usage->inodes == 3 * kDepth + 2);
+    CHECK(usage->bytes >= kMiB);
+}
+
+TEST_CASE("tree usage: directories that go while they are walked are no error") {
+    const Tree tree;
+    std::atomic<bool> done = false;
+    std::thread guest([&] {
+        while (!done) {
+            for (int i = 0; i < 64; i++) {
+                mkdirat(tree.fd.get(), std::to_string(i).c_str(), 0755);
+            }
+            for (int i = 0; i < 64; i++) {
+                unlinkat(tree.fd.get(), std::to_string(i).c_str(), AT_REMOVEDIR);
+            }
+        }
+    });
+    int failed = 0;
+    for (int i = 0; i < 300; i++) {
+        failed += !tree_usage(tree.fd.get()).ok();
+    }
+    done = true;
+    guest.join();
+    CHECK(failed == 0);
+}
