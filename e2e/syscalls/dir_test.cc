@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <climits>
 #include <cstdio>
 #include <cstring>
 #include <set>
@@ -332,6 +333,28 @@ TEST_CASE("getcwd: the buffer must hold the path and its zero") {
         CHILD_THAT(::syscall(SYS_getcwd, small.data(), size - 1), fails_with(ERANGE));
         CHILD_THAT(::syscall(SYS_getcwd, bad<char>(), 4096), fails_with(EFAULT));
         CHILD_CHECK(exact.intact() && small.intact());
+    });
+}
+
+TEST_CASE("getcwd: a directory deeper than a path can be long is said to be so, not the buffer") {
+    TempDir dir;
+    const std::string name(200, 'd');
+    in_child([&] {
+        CHILD_THAT(::chdir(dir.path().c_str()), succeeds());
+        for (int i = 0; i < 21; i++) {
+            CHILD_THAT(::mkdir(name.c_str(), 0755), succeeds());
+            CHILD_THAT(::chdir(name.c_str()), succeeds());
+        }
+        std::string buffer(3 * PATH_MAX, '\0');
+        for (const size_t size : {size_t{100}, size_t{PATH_MAX}, buffer.size()}) {
+            CHILD_THAT(::syscall(SYS_getcwd, buffer.data(), size), fails_with(ENAMETOOLONG));
+        }
+        for (int i = 0; i < 21; i++) {
+            CHILD_THAT(::chdir(".."), succeeds());
+            CHILD_THAT(::rmdir(name.c_str()), succeeds());
+        }
+        CHILD_THAT(::syscall(SYS_getcwd, buffer.data(), buffer.size()),
+                   succeeds_with(static_cast<long>(dir.path().size() + 1)));
     });
 }
 

@@ -1,5 +1,6 @@
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <sys/stat.h>
 
@@ -111,6 +112,9 @@ Result<int64_t> sys_getcwd(Task& task, GuestAddr buffer, uint64_t size) {
         return Errno(ENOENT);
     }
     const std::string text = path_text(cwd, task.fs().root());
+    if (text.size() + 1 > PATH_MAX) {
+        return Errno(ENAMETOOLONG);  // whatever the buffer: glibc goes on by another way then
+    }
     if (text.size() + 1 > size) {
         return Errno(ERANGE);
     }
