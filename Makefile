@@ -48,7 +48,7 @@ check-kubelet: build ## run kubelet with static pods on moatd (SLOW=1: image col
 	@scripts/install-packages.sh test
 	@scripts/run-suites.py kubelet
 
-e2e-cluster: build ## run a cluster of one node: control plane, kubelet, kube-proxy, kubectl (FAST=1; WRITE=1: docs/cluster.md)
+e2e-cluster: build ## run a cluster of one node: control plane, kubelet, kube-proxy, CoreDNS, kubectl (FAST=1; WRITE=1: docs/cluster.md)
 	@scripts/install-packages.sh test
 	@FAST=$(FAST) e2e/cluster/run.py $(if $(WRITE),--write) $(TESTS)
 

@@ -5,10 +5,11 @@
 #   runc              the newest one, for what Debian's is too old for (e2e/tools/runc; needs cgo and libseccomp)
 #   containerd        and containerd-shim-runc-v2: what moatd is measured against (e2e/tools/containerd)
 #   kubelet           and kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubectl (e2e/tools/kubernetes)
+#   coredns           with a cluster's plugins only (e2e/tools/coredns)
 #   grpc-health       Kubernetes' own server for kubelet's gRPC probes, alone
 #   runsc             gVisor's runtime, the bench's peer (e2e/tools/peers)
 # Versions are those of the go.mod, checksums those of its go.sum. Built once into build/tools/; built
-# again when the go.mod, the go.sum or the Go version has changed.
+# again when the go.mod, the go.sum, a program beside them or the Go version has changed.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 out=${MOAT_BUILD_ROOT:-$root/build}/tools
@@ -24,6 +25,7 @@ case $name in
     runc) module_dir=$root/e2e/tools/runc ;;
     containerd | containerd-shim-runc-v2) module_dir=$root/e2e/tools/containerd ;;
     kubelet | kube-apiserver | kube-controller-manager | kube-scheduler | kube-proxy | kubectl | grpc-health) module_dir=$root/e2e/tools/kubernetes ;;
+    coredns) module_dir=$root/e2e/tools/coredns ;;
     runsc) module_dir=$root/e2e/tools/peers ;;
     *) echo "go-tool: no tool '$name'" >&2; exit 2 ;;
 esac
@@ -31,7 +33,8 @@ esac
 mkdir -p "$out"
 exec 9>"$out/.$name.lock"
 flock 9
-stamp=$(cat "$module_dir/go.mod" "$module_dir/go.sum" <(go version) "${BASH_SOURCE[0]}" <(echo "${CRITEST_DIGEST:-}") | sha256sum)
+shopt -s nullglob
+stamp=$(cat "$module_dir/go.mod" "$module_dir/go.sum" "$module_dir"/*.go <(go version) "${BASH_SOURCE[0]}" <(echo "${CRITEST_DIGEST:-}") | sha256sum)
 if [ -x "$out/$name" ] && [ "$(cat "$out/.$name.stamp" 2>/dev/null)" = "$stamp" ]; then
     echo "$out/$name"
     exit 0
@@ -79,6 +82,7 @@ case $name in
             -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${minor%%.*}" \
             -o "$out/$name.new" "k8s.io/kubernetes/cmd/$name"
         ;;
+    coredns) go build -trimpath -ldflags "-s -w" -o "$out/$name.new" . ;;
     grpc-health) go build -trimpath -ldflags "-s -w" -o "$out/$name.new" ./grpc-health ;;
     runsc)
         go build -trimpath -ldflags "-s -w -X gvisor.dev/gvisor/runsc/version.version=$(version_of gvisor.dev/gvisor)" \

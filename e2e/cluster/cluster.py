@@ -19,6 +19,7 @@ ETCD = "http://127.0.0.1:2379"
 ETCD_PEER = "http://127.0.0.1:2380"
 PODS = "10.98.0.0/16"
 SERVICES = "10.97.0.0/16"
+DNS = "10.97.0.10"  # of dns_test.py's service
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubectl")
 # name: (token, user, groups)
 USERS = {
@@ -43,6 +44,7 @@ def prepare():
     node.prepare()
     for name in PROGRAMS:
         os.environ[variable(name)] = harness.script("go-tool.sh", name)
+    os.environ[variable("coredns")] = harness.script("go-tool.sh", "coredns")
     os.environ[variable("etcd")] = harness.script("debian-tool.sh", "etcd-server")
 
 
@@ -61,7 +63,9 @@ class ApiError(Exception):
 class Cluster(node.Node):
     def __init__(self, directory):
         # With the gate /metrics/cadvisor has containers by name: kubelet's own cAdvisor knows those of containerd and CRI-O only.
-        super().__init__(directory, {"registerNode": True, "featureGates": {"PodAndContainerStatsFromCRI": True}})
+        self.own_configuration = {"registerNode": True, "featureGates": {"PodAndContainerStatsFromCRI": True}, "volumeStatsAggPeriod": "2s",
+                                  "clusterDNS": [DNS], "clusterDomain": "cluster.local"}
+        super().__init__(directory, self.own_configuration)
         self.pki = os.path.join(directory, "pki")
         os.mkdir(self.pki)
         os.mkdir(os.path.join(directory, "home"))
@@ -122,6 +126,13 @@ class Cluster(node.Node):
 
     def kubeconfig(self, name):
         return os.path.join(self.pki, name + ".conf")
+
+    def restart_kubelet(self, *arguments, **configuration):
+        """With flags and KubeletConfiguration that override the cluster's own, until it is started again."""
+        self.stop_kubelet()
+        self.configuration = {**self.own_configuration, **configuration}
+        self.kubelet_arguments = ["--kubeconfig=" + self.kubeconfig("kubelet"), *arguments]
+        self.start_kubelet()
 
     def start_proxy(self):
         config = os.path.join(self.directory, "kube-proxy.yaml")

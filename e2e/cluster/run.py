@@ -20,6 +20,8 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", 
 
 import case  # noqa: E402
 import cluster as clusters  # noqa: E402
+import dns_test  # noqa: E402
+import eviction_test  # noqa: E402
 import figures_test  # noqa: E402
 import harness  # noqa: E402
 import kubectl_test  # noqa: E402
@@ -30,7 +32,7 @@ import services_test  # noqa: E402
 import workloads_test  # noqa: E402
 from node import IMAGE  # noqa: E402
 
-MODULES = [workloads_test, pods_test, kubectl_test, services_test, figures_test, restart_test]
+MODULES = [workloads_test, pods_test, kubectl_test, services_test, dns_test, figures_test, restart_test, eviction_test]
 FAST = [
     "workloads_test.OnMoat.test_job_completes", "pods_test.OnMoat.test_config_maps", "SideBySide.test_both", "OnMoat.test_run_and_exec",
     "OnNative.test_run_and_exec", "OnMoat.test_exec_on_a_terminal", "OnMoat.test_logs_of_two_lives", "OnMoat.test_port_forward",

@@ -76,8 +76,9 @@ class Node:
 
     def moatd_command(self, *arguments):
         """A command of moatd's beside the one that serves; what it prints."""
-        return subprocess.run([os.path.join(harness.BUILD, "moatd"), "--root", self.directory + "/lib", "--state", self.directory + "/run",
-                               *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+        with open(os.path.join(self.directory, "commands.log"), "ab") as log:
+            return subprocess.run([os.path.join(harness.BUILD, "moatd"), "--root", self.directory + "/lib", "--state", self.directory + "/run",
+                                   *arguments], check=True, stdout=subprocess.PIPE, stderr=log, text=True).stdout
 
     def start_kubelet(self):
         """The first time, or after it has ended."""
@@ -164,7 +165,8 @@ class Node:
         except OSError:
             return ""
 
-    def wait(self, condition, what, seconds=SECONDS):
+    def wait(self, condition, what, seconds=SECONDS, every=0.1):
+        """Asks `every` so many seconds until `condition` says something true, and returns that."""
         deadline = time.monotonic() + seconds
         while True:
             found = condition()
@@ -173,7 +175,7 @@ class Node:
             if time.monotonic() > deadline:
                 told = what() if callable(what) else what
                 raise AssertionError(f"not within {seconds} s: {told}\nkubelet:\n{self.log('kubelet')}\nmoatd:\n{self.log('moatd')}")
-            time.sleep(0.1)
+            time.sleep(every)
 
     def cgroup_file(self, container_id, controller, file):
         """A file of a container's cgroup (v1)."""
