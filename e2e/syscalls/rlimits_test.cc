@@ -100,6 +100,36 @@ TEST_CASE("RLIMIT_AS: stops mappings and the stack of new threads") {
     });
 }
 
+TEST_CASE("RLIMIT_AS: holds for a process that maps while somebody sets it, and for its children") {
+    Pipe told;
+    const pid_t child = ::fork();
+    if (child == 0) {
+        const auto map = [](size_t size) {
+            void* at = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            return at == MAP_FAILED ? errno : ::munmap(at, size);
+        };
+        CHILD_THAT(::write(told.write_end.get(), "", 1), succeeds_with(1));
+        while (map(512 << 20) == 0) {
+        }
+        CHILD_CHECK(map(512 << 20) == ENOMEM);
+        CHILD_CHECK(map(1 << 20) == 0);
+        const pid_t grandchild = ::fork();
+        if (grandchild == 0) {
+            ::_exit(map(512 << 20) == ENOMEM && map(1 << 20) == 0 ? 0 : 1);
+        }
+        int status = -1;
+        CHILD_THAT(::waitpid(grandchild, &status, 0), succeeds_with(grandchild));
+        ::_exit(status);
+    }
+    char byte;
+    CHECK_THAT(::read(told.read_end.get(), &byte, 1), succeeds_with(1));
+    const rlimit small{256 << 20, 256 << 20};
+    CHECK_THAT(::prlimit(child, RLIMIT_AS, &small, nullptr), succeeds());
+    int status = -1;
+    CHECK_THAT(::waitpid(child, &status, 0), succeeds_with(child));
+    CHECK(status == 0);
+}
+
 GUEST_HELPER(deep) {
     volatile char used[32 << 10];
     used[0] = 5;

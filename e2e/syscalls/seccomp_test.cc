@@ -15,6 +15,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -388,6 +389,63 @@ TEST_CASE("seccomp: TSYNC gives all threads the filter, or names the one in the 
         CHILD_THAT(::syscall(SYS_getppid), succeeds());
         finish.open();
         thread.join();
+    });
+}
+
+/// EPERM for mprotect() to something executable, which is a matter of the arguments.
+std::vector<sock_filter> no_new_code() {
+    return {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kNr),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 0, 3),
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args) + 16),
+            BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+}
+
+char* a_page() {
+    void* page = ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHILD_THAT(page, succeeds());
+    return static_cast<char*>(page);
+}
+
+TEST_CASE("seccomp: what a thread does with its memory is filtered, whoever installed the filter") {
+    in_child([] {
+        give_up_privileges();
+        std::atomic<bool> installed{false}, mapping{false};
+        std::atomic<int> denied{0};
+        // One that makes such calls all the while, and no others.
+        Thread busy([&] {
+            while (!installed) {
+                char* page = a_page();
+                mapping = true;
+                CHILD_THAT(::munmap(page, 4096), succeeds());
+            }
+            char* page = a_page();
+            denied += ::mprotect(page, 4096, PROT_READ | PROT_EXEC) == -1 && errno == EPERM;
+            CHILD_THAT(::mprotect(page, 4096, PROT_READ), succeeds());
+        });
+        while (!mapping) {
+        }
+        CHILD_THAT(install(no_new_code(), SECCOMP_FILTER_FLAG_TSYNC), succeeds());
+        installed = true;
+        busy.join();
+        CHILD_CHECK(denied == 1);
+        char* page = a_page();
+        CHILD_THAT(::mprotect(page, 4096, PROT_READ | PROT_EXEC), fails_with(EPERM));
+        // Threads and processes that come later, too.
+        Thread later([&] {
+            denied += ::mprotect(page, 4096, PROT_READ | PROT_EXEC) == -1 && errno == EPERM;
+        });
+        later.join();
+        CHILD_CHECK(denied == 2);
+        const pid_t child = ::fork();
+        if (child == 0) {
+            ::_exit(::mprotect(page, 4096, PROT_READ | PROT_EXEC) == -1 && errno == EPERM ? 0 : 1);
+        }
+        int status = -1;
+        CHILD_THAT(::waitpid(child, &status, 0), succeeds_with(child));
+        CHILD_CHECK(status == 0);
+        CHILD_THAT(::munmap(page, 4096), succeeds());
     });
 }
 

@@ -143,6 +143,9 @@ void AddressSpace::copy_layout_from(const AddressSpace& other) {
         files = other.files_;
     }
     set_executable(std::move(executable));
+    if (!other.direct_calls()) {
+        end_direct_calls();
+    }
     MutexLock lock(mu_);
     layout_ = std::move(layout);
     files_ = std::move(files);

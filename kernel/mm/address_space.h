@@ -81,6 +81,11 @@ class AddressSpace final : public RefCounted {
     /// Remembers whose file a host descriptor is, so that maps_text() can show its name.
     void note_mapped_file(int host_fd, RefPtr<File> file);
 
+    /// Whether its threads may make direct calls (kernel/platform/filter.h). Once ended, for good:
+    /// kernel/task/direct_calls.h tells the threads.
+    bool direct_calls() const { return direct_calls_.load(); }
+    void end_direct_calls() { direct_calls_.store(false); }
+
     /// System V segments in it (kernel/ipc/shm.h).
     ShmAttachments& segments() const { return *segments_; }
 
@@ -100,6 +105,7 @@ class AddressSpace final : public RefCounted {
     const RefPtr<platform::HostProcess> process_;
     const std::unique_ptr<ShmAttachments> segments_;
     std::atomic<int> user_count_{0};
+    std::atomic<bool> direct_calls_{true};
     mutable Mutex<LockRank::kAddressSpace> mu_;
     std::vector<ThreadGroup*> users_ GUARDED_BY(mu_);
     Layout layout_ GUARDED_BY(mu_);

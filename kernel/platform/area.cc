@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -109,7 +110,11 @@ void give_back_area(Area area, int slot) {
         return ::fallocate(area.fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, from,
                            to - from) == 0;
     };
-    if (punch(0, kept_page) && punch(kept_page + kPage, MOAT_AREA_SIZE)) {
+    // A process that forks and soon ends leaves nothing but that page: seen in a tenth of the time.
+    struct stat used;
+    const bool only_kept_page =
+        ::fstat(area.fd.get(), &used) == 0 && used.st_blocks * S_BLKSIZE <= kPage;
+    if (only_kept_page || (punch(0, kept_page) && punch(kept_page + kPage, MOAT_AREA_SIZE))) {
         MutexLock lock(kept_mu);
         if (kept.size() < kKeptAreas) {
             kept.push_back(std::move(area));

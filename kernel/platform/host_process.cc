@@ -115,6 +115,18 @@ Result<int64_t> HostThread::run_orders(std::span<const Order> orders) {
     return watch_orders(orders);
 }
 
+void HostThread::end_direct_calls() {
+    constexpr uint64_t kSetModeFilter = 1;
+    const Order order{SYS_seccomp, {kSetModeFilter, 0, MOAT_STUB_NO_DIRECT_FILTER_PROGRAM}};
+    const auto result = run_orders(std::span(&order, 1));
+    if (!result.ok() || *result != 0) {
+        LOG(kWarning, "platform", "host process %d: thread %d keeps its direct calls; killed",
+            process_->pid(), tid_);
+        process_->kill();
+    }
+    makes_direct_calls_.store(false);
+}
+
 Result<int64_t> HostThread::run_orders_with(int host_fd, std::span<const Order> orders) {
     write_orders(orders);
     slot().order_count = static_cast<uint32_t>(orders.size());
@@ -193,7 +205,7 @@ volatile Slot& HostProcess::slot(int index) const {
 }
 
 void HostProcess::kill() {
-    if (!dead()) {
+    if (!dead() && !killed_.exchange(true)) {
         ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
     }
 }
@@ -291,6 +303,7 @@ Result<RefPtr<HostThread>> HostProcess::acquire_thread(HostThread& caller) {
     const Order stack_order{SYS_sigaltstack, {slot_address(index) + MOAT_S_STACK, 0}};
     auto thread =
         make_ref<HostThread>(RefPtr<HostProcess>(this), index, made.tid, caller.listener_ref());
+    thread->makes_direct_calls_.store(caller.makes_direct_calls());  // filters are inherited
     thread->write_orders(std::span(&stack_order, 1));
     listener.reply(made.event_id, MOAT_MOVE + index);
     TRY(thread->watch_orders(std::span(&stack_order, 1)));
@@ -413,6 +426,7 @@ Result<RefPtr<HostProcess>> HostProcess::fork_by(HostThread& thread) {
     slot.stack_size = uint64_t{1} << MOAT_ALT_SHIFT;
     auto first = make_ref<HostThread>(child, index, made.tid, thread.listener_ref());
     first->event_id = made.event_id;
+    first->makes_direct_calls_.store(thread.makes_direct_calls());
     hold.release(made.tid);
     child->park(std::move(first));
     register_process(child);
@@ -425,7 +439,7 @@ void HostProcess::set_death_handler(DeathHandler handler) { death_handler = hand
 
 void HostProcess::register_process(RefPtr<HostProcess> process) {
     epoll_event event{};
-    event.events = EPOLLIN;
+    event.events = EPOLLIN | EPOLLONESHOT;
     const int pidfd = process->pidfd_.get();
     event.data.ptr = process.leak();  // the death watch's reference
     CHECK(::epoll_ctl(death_epoll, EPOLL_CTL_ADD, pidfd, &event) == 0);
@@ -441,10 +455,15 @@ void HostProcess::watch_deaths() {
             for (int i = 0; i < n; i++) {
                 auto process =
                     RefPtr<HostProcess>::adopt(static_cast<HostProcess*>(events[i].data.ptr));
-                ::epoll_ctl(death_epoll, EPOLL_CTL_DEL, process->pidfd_.get(), nullptr);
-                siginfo_t info{};
-                ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(process->pidfd_.get()),
-                         &info, WEXITED | WNOWAIT | __WALL);
+                int status = SIGKILL;
+                if (!process->killed_.load()) {
+                    siginfo_t info{};
+                    ::waitid(static_cast<idtype_t>(P_PIDFD),
+                             static_cast<id_t>(process->pidfd_.get()), &info,
+                             WEXITED | WNOWAIT | __WALL);
+                    status =
+                        info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8 : info.si_status;
+                }
                 process->dead_.store(true, std::memory_order_release);
                 {
                     std::vector<RefPtr<HostThread>> parked;  // dropped without the lock
@@ -452,8 +471,6 @@ void HostProcess::watch_deaths() {
                     parked.swap(process->parked_);
                     lock.unlock();
                 }
-                const int status =
-                    info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8 : info.si_status;
                 if (death_handler != nullptr) {
                     death_handler(*process, status);
                 }

@@ -58,6 +58,10 @@ class HostThread final : public RefCounted {
     /// must be in an EVENT, and the caller be the receiver of its listener. ESRCH: the process is
     /// gone, or was killed for not doing as told.
     Result<int64_t> run_orders(std::span<const Order> orders);
+    /// Ends the thread's direct calls (filter.h), for good: from now on each comes to the sentry,
+    /// by SIGSYS. As for run_orders(); a thread that cannot be brought to it loses its process.
+    void end_direct_calls();
+    bool makes_direct_calls() const { return makes_direct_calls_.load(std::memory_order_relaxed); }
     /// As run_orders(), with the sentry's `host_fd` lent to the process at MOAT_LEND_FD. It stays
     /// there until another is lent: no two threads of a process can use the number at a time.
     Result<int64_t> run_orders_with(int host_fd, std::span<const Order> orders);
@@ -72,6 +76,7 @@ class HostThread final : public RefCounted {
     const pid_t tid_;
     const RefPtr<Listener> listener_;
     std::atomic<bool> kick_unanswered_{false};
+    std::atomic<bool> makes_direct_calls_{true};
     mutable Mutex<LockRank::kPlatform> mu_;
     RefPtr<RefCounted> owner_ GUARDED_BY(mu_);
 };
@@ -145,6 +150,7 @@ class HostProcess final : public RefCounted {
     void* area_;
     const bool has_spawner_;
     std::atomic<bool> dead_{false};
+    std::atomic<bool> killed_{false};  // by us: the status it ends with tells nothing
     std::unique_ptr<Pool> pool_;  // zygotes only
 
     mutable Mutex<LockRank::kPlatform> mu_;

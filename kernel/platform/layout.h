@@ -69,6 +69,9 @@
 #define MOAT_S_MARSHAL 0x1000 /* 12 KiB */
 #define MOAT_ORDER_COUNT 32
 
+/* Room in the stub's text for the threads' filter, in instructions. */
+#define MOAT_FILTER_SIZE 160
+
 /* Where the first frame of a new thread is built, below the top of its signal stack: room above it
    for an inherited FPU state. */
 #define MOAT_FIRST_FRAME 0x4000

@@ -367,5 +367,12 @@ stub_filter_program:
         .quad   0
         .quad   stub_filter
 stub_filter:
-        .zero   96 * 8
+        .zero   MOAT_FILTER_SIZE * 8
+        // On top of it where the sentry has to see every call (filter.h).
+        .globl  stub_no_direct_filter_program, stub_no_direct_filter
+stub_no_direct_filter_program:
+        .quad   0
+        .quad   stub_no_direct_filter
+stub_no_direct_filter:
+        .zero   MOAT_FILTER_SIZE * 8
         .section .note.GNU-stack,"",@progbits

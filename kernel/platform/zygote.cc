@@ -39,11 +39,13 @@ constexpr size_t kPoolSize = 2;
 
 Result<ScopedFd> write_stub_image() {
     std::vector<char> image(moat_stub_image, moat_stub_image_end);
-    const std::vector<sock_filter> filter = build_guest_filter();
-    const uint64_t length = filter.size();
-    memcpy(&image[MOAT_STUB_FILTER_PROGRAM - MOAT_STUB_BASE], &length, sizeof length);
-    memcpy(&image[MOAT_STUB_FILTER - MOAT_STUB_BASE], filter.data(),
-           filter.size() * sizeof(sock_filter));
+    const auto put = [&](const std::vector<sock_filter>& filter, uint64_t program, uint64_t code) {
+        const uint64_t length = filter.size();
+        memcpy(&image[program - MOAT_STUB_BASE], &length, sizeof length);
+        memcpy(&image[code - MOAT_STUB_BASE], filter.data(), filter.size() * sizeof(sock_filter));
+    };
+    put(build_guest_filter(), MOAT_STUB_FILTER_PROGRAM, MOAT_STUB_FILTER);
+    put(build_no_direct_filter(), MOAT_STUB_NO_DIRECT_FILTER_PROGRAM, MOAT_STUB_NO_DIRECT_FILTER);
     ScopedFd fd(static_cast<int>(::memfd_create("moat-stub", MFD_CLOEXEC)));
     if (!fd) {
         return Errno(errno);

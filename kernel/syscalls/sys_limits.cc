@@ -9,6 +9,7 @@
 #include "kernel/mm/address_space.h"
 #include "kernel/syscalls/handlers_misc.h"
 #include "kernel/syscalls/syscall.h"
+#include "kernel/task/direct_calls.h"
 #include "kernel/task/task.h"
 #include "kernel/task/task_table.h"
 #include "kernel/time/process_timers.h"
@@ -40,6 +41,11 @@ Status change_limit(Task& task, ThreadGroup& group, uint32_t resource, const Rli
     group.set_limit(static_cast<int>(resource), {wanted.soft, wanted.hard});
     if (resource == RLIMIT_CPU) {
         process_timers_cpu_limit(group);
+    }
+    if (resource == RLIMIT_AS) {
+        for (const auto& member : TaskTable::tasks_of(group)) {
+            review_direct_calls(*member);
+        }
     }
     return {};
 }

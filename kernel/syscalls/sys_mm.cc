@@ -1,6 +1,7 @@
 // Address space calls. The host's VMAs are the truth: calls whose arguments are numbers are checked
-// against the stub's area and then executed by the host kernel itself; those that name a file, and
-// growth of the heap, are made as orders.
+// against the stub's area and then executed by the host kernel itself, most of them directly
+// (kernel/platform/filter.h) and only the rest through here; those that name a file, and growth of
+// the heap, are made as orders.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +18,7 @@
 #include "kernel/fs/mount.h"
 #include "kernel/ipc/shm.h"
 #include "kernel/mm/address_space.h"
+#include "kernel/platform/filter.h"
 #include "kernel/syscalls/handlers.h"
 #include "kernel/syscalls/syscall.h"
 
@@ -221,14 +223,9 @@ Result<int64_t> sys_mremap(Task& task, uint64_t old_address, uint64_t old_size, 
 }
 
 Result<int64_t> sys_madvise(Task&, uint64_t address, uint64_t size, int advice) {
-    // What changes only the caller's own pages. The rest (HWPOISON, REMOVE, MERGEABLE, ...) has
-    // effects beyond them, or reads the stub's.
-    static constexpr int kAllowed[] = {
-        MADV_NORMAL,   MADV_RANDOM,        MADV_SEQUENTIAL,    MADV_WILLNEED,   MADV_DONTNEED,
-        MADV_FREE,     MADV_DONTFORK,      MADV_DOFORK,        MADV_HUGEPAGE,   MADV_NOHUGEPAGE,
-        MADV_DONTDUMP, MADV_DODUMP,        MADV_WIPEONFORK,    MADV_KEEPONFORK, MADV_COLD,
-        MADV_PAGEOUT,  MADV_POPULATE_READ, MADV_POPULATE_WRITE};
-    if (std::find(std::begin(kAllowed), std::end(kAllowed), advice) == std::end(kAllowed)) {
+    const bool harmless =
+        advice >= 0 && advice < 32 && (platform::kHarmlessAdvice >> advice & 1) != 0;
+    if (!harmless) {
         return advice == MADV_REMOVE ? unsupported("madvise MADV_REMOVE", EINVAL) : Errno(EINVAL);
     }
     if (!is_clear_of_stub(address, size)) {

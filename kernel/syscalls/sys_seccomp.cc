@@ -8,6 +8,7 @@
 
 #include "kernel/syscalls/handlers_misc.h"
 #include "kernel/syscalls/syscall.h"
+#include "kernel/task/direct_calls.h"
 #include "kernel/task/seccomp_filter.h"
 #include "kernel/task/task.h"
 #include "kernel/task/task_table.h"
@@ -42,6 +43,8 @@ Result<int64_t> set_strict(Task& task, uint32_t flags, uint64_t argument) {
         return Errno(EINVAL);
     }
     task.set_seccomp(SECCOMP_MODE_STRICT, nullptr);
+    lock.unlock();
+    review_direct_calls(task);
     return 0;
 }
 
@@ -119,6 +122,8 @@ Result<int64_t> set_filter(Task& task, uint32_t flags, uint64_t argument) {
     if ((flags & SECCOMP_FILTER_FLAG_TSYNC) != 0) {
         give_to_others_locked(task);
     }
+    lock.unlock();
+    review_direct_calls(task);  // of the address space: the other threads', too
     return 0;
 }
 

@@ -353,25 +353,29 @@ bool SeccompFilter::constant_result(uint32_t number, uint32_t& result) const {
     }
 }
 
+bool SeccompFilter::always_allows(uint32_t number) const {
+    if (number >= kCached) {
+        return false;
+    }
+    uint8_t cached = cache_[number].load(std::memory_order_relaxed);
+    if (cached == kUnknown) [[unlikely]] {
+        cached = kAllows;
+        for (const SeccompFilter* f = this; f != nullptr; f = f->previous_.get()) {
+            uint32_t result = 0;
+            if (!f->constant_result(number, result) || result != SECCOMP_RET_ALLOW) {
+                cached = kDepends;
+                break;
+            }
+        }
+        cache_[number].store(cached, std::memory_order_relaxed);
+    }
+    return cached == kAllows;
+}
+
 uint32_t SeccompFilter::verdict(const seccomp_data& data, bool* log) const {
     *log = false;
-    const auto number = static_cast<uint32_t>(data.nr);
-    if (number < kCached) {
-        uint8_t cached = cache_[number].load(std::memory_order_relaxed);
-        if (cached == kUnknown) [[unlikely]] {
-            cached = kAllows;
-            for (const SeccompFilter* f = this; f != nullptr; f = f->previous_.get()) {
-                uint32_t result = 0;
-                if (!f->constant_result(number, result) || result != SECCOMP_RET_ALLOW) {
-                    cached = kDepends;
-                    break;
-                }
-            }
-            cache_[number].store(cached, std::memory_order_relaxed);
-        }
-        if (cached == kAllows) [[likely]] {
-            return SECCOMP_RET_ALLOW;
-        }
+    if (always_allows(static_cast<uint32_t>(data.nr))) [[likely]] {
+        return SECCOMP_RET_ALLOW;
     }
     uint32_t strictest = SECCOMP_RET_ALLOW;
     for (const SeccompFilter* f = this; f != nullptr; f = f->previous_.get()) {

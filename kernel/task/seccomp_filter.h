@@ -33,6 +33,9 @@ class SeccompFilter final : public RefCounted {
     /// logged.
     uint32_t verdict(const seccomp_data& data, bool* log) const;
 
+    /// Whether all filters allow the call whatever its arguments, and no action is to be logged.
+    bool always_allows(uint32_t number) const;
+
     const SeccompFilter* previous() const { return previous_.get(); }
     /// How many filters: itself and those before it (Seccomp_filters of proc(5)).
     uint32_t count() const { return count_; }

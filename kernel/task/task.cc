@@ -78,6 +78,7 @@ RefPtr<platform::HostThread> Task::thread_ref() const {
 }
 
 void Task::set_thread(RefPtr<platform::HostThread> thread) {
+    end_direct_calls_.store(thread && !mm_->direct_calls() && thread->makes_direct_calls());
     MutexLock lock(mu_);
     std::swap(thread_, thread);
     lock.unlock();

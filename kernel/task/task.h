@@ -226,7 +226,9 @@ class Task final : public Waiter {
     bool in_stub_ = false;
     uint64_t notification_ = 0;            // id of the unanswered notification
     RefPtr<platform::HostThread> thread_;  // as fds_
-    bool redo_ = false;                    // arguments_ are to be served again, in the stub
+    // thread_ has direct calls that are to end before it goes back to the guest.
+    std::atomic<bool> end_direct_calls_{false};
+    bool redo_ = false;  // arguments_ are to be served again, in the stub
     struct Restart {
         bool pending = false;
         Errno code{EINTR};

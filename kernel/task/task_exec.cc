@@ -12,6 +12,7 @@
 #include "kernel/fs/vfs.h"
 #include "kernel/mm/address_space.h"
 #include "kernel/mm/elf.h"
+#include "kernel/task/direct_calls.h"
 #include "kernel/task/futex.h"
 #include "kernel/task/seccomp_filter.h"
 #include "kernel/task/task_life.h"
@@ -213,6 +214,9 @@ Result<int64_t> TaskLife::exec(Task& task, DirFd dirfd, const std::string& path,
         group.exit_signal_ = SIGCHLD;
     }
     prepared.image.mm->add_user(group);
+    if (!may_call_directly(task)) {
+        prepared.image.mm->end_direct_calls();
+    }
     task.set_mm(prepared.image.mm);
     task.set_thread(prepared.image.thread);
     if (task.fds_ref()->ref_count() > 2) {
@@ -327,6 +331,9 @@ Result<RefPtr<ThreadGroup>> TaskLife::spawn(SpawnArguments arguments) {
     task->set_name(base_name(path));
     task->registers_ = prepared.image.registers;
     prepared.image.mm->add_user(*group);
+    if (!may_call_directly(*task)) {
+        prepared.image.mm->end_direct_calls();
+    }
     task->set_mm(prepared.image.mm);
     task->set_thread(prepared.image.thread);
 

@@ -152,7 +152,7 @@ void TaskRunner::finish(Task& task, Result<int64_t> result) {
             const RefPtr<platform::HostThread> thread = task.thread_;
             const uint64_t id = task.notification_;
             task.serving_.store(Task::Serving::kGuest);
-            if (task.interrupt_.load()) {
+            if (task.interrupt_.load() || task.end_direct_calls_.load()) {
                 thread->kick();
             }
             thread->listener().let_run(id);
@@ -208,7 +208,7 @@ void TaskRunner::complete(Task& task, Result<int64_t> result) {
     const bool special = task.restart_.pending || task.restore_mask_;
     // From here on others may act for the task: a signal's sender sees kGuest and kicks.
     task.serving_.store(Task::Serving::kGuest);
-    if (special || task.interrupt_.load()) {
+    if (special || task.interrupt_.load() || task.end_direct_calls_.load()) {
         thread->kick();  // it enters the stub as soon as the reply lets it
     }
     thread->listener().reply(id, value);
@@ -216,9 +216,14 @@ void TaskRunner::complete(Task& task, Result<int64_t> result) {
 
 void TaskRunner::enter_guest(Task& task) {
     const RefPtr<platform::HostThread> thread = task.thread_;
+    // By its worker only, who hears the orders' notifications; anybody else has it called in again.
+    if (task.end_direct_calls_.load() && receives_from(thread->listener())) [[unlikely]] {
+        thread->end_direct_calls();
+        task.end_direct_calls_.store(false);
+    }
     thread->load(task.registers_, task.fpstate_);
     task.serving_.store(Task::Serving::kGuest);
-    if (task.interrupt_.load()) {
+    if (task.interrupt_.load() || task.end_direct_calls_.load()) {
         thread->kick();
     }
     if (task.fpu_copy_.size != 0) [[unlikely]] {
@@ -227,6 +232,17 @@ void TaskRunner::enter_guest(Task& task) {
         return;
     }
     thread->resume();
+}
+
+void TaskRunner::end_direct_calls(Task& task) {
+    const RefPtr<platform::HostThread> thread = task.thread_ref();
+    if (!thread || !thread->makes_direct_calls()) {
+        return;
+    }
+    task.end_direct_calls_.store(true);
+    if (task.serving_.load() == Task::Serving::kGuest) {
+        thread->kick();
+    }
 }
 
 void TaskRunner::return_to_guest(Task& task) {

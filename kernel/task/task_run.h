@@ -26,6 +26,9 @@ class TaskRunner {
     static void poke(Task& task);
     /// Now; no lock may be held.
     static void poke_now(Task& task);
+    /// The task's host thread is to make no direct calls any more (direct_calls.h): before it next
+    /// goes back to the guest, or, running guest code, once it has been called in.
+    static void end_direct_calls(Task& task);
     /// Ends the call under way for good and serves it again in the stub.
     static void redo_in_stub(Task& task);
 
@@ -50,5 +53,7 @@ enum class LeavingOwn : bool { kNo, kYes };
 /// none is left. With kYes a calling worker whose own listener has no other thread than the one it
 /// is serving, which leaves it (execve), takes the new one over.
 void attach_worker(RefPtr<platform::Listener> listener, LeavingOwn leaving);
+/// Whether the calling thread is the worker that receives from `listener`.
+bool receives_from(const platform::Listener& listener);
 
 }  // namespace moat::kernel

@@ -94,6 +94,8 @@ void* worker_main(void*) {
 
 }  // namespace
 
+bool receives_from(const platform::Listener& listener) { return own == &listener; }
+
 void attach_worker(RefPtr<platform::Listener> listener, LeavingOwn leaving) {
     if (!listener->claim_receiver()) {
         return;  // a thread used again: its worker is still there
