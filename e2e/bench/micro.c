@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -239,11 +240,27 @@ static void thread_ping_pong(long n) {
     close(back[1]);
 }
 
-static void process_ping_pong(long n) {
+// The caller to the first or the last of the CPUs in `all`.
+static void pin(const cpu_set_t* all, int last) {
+    int cpu = -1;
+    for (int i = 0; i < CPU_SETSIZE && (last || cpu < 0); i++) {
+        cpu = CPU_ISSET(i, all) ? i : cpu;
+    }
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    check(sched_setaffinity(0, sizeof one, &one) == 0, "sched_setaffinity");
+}
+
+// Of two processes, pinned to a CPU each where `cpus` are given.
+static void process_trips(long n, const cpu_set_t* cpus) {
     int there[2], back[2];
     check(pipe(there) == 0 && pipe(back) == 0, "pipe");
     pid_t child = fork();
     check(child >= 0, "fork");
+    if (cpus) {
+        pin(cpus, child == 0);
+    }
     if (child == 0) {
         close(there[1]);
         close(back[0]);
@@ -257,6 +274,15 @@ static void process_ping_pong(long n) {
     close(there[1]);
     close(back[0]);
     waitpid(child, NULL, 0);
+}
+
+static void process_ping_pong(long n) { process_trips(n, NULL); }
+
+static void process_ping_pong_across(long n) {
+    cpu_set_t cpus;
+    check(sched_getaffinity(0, sizeof cpus, &cpus) == 0, "sched_getaffinity");
+    process_trips(n, &cpus);
+    check(sched_setaffinity(0, sizeof cpus, &cpus) == 0, "sched_setaffinity");
 }
 
 static void fork_wait(long n) {
@@ -304,6 +330,7 @@ static const struct Case {
     {"thread create+join", thread_case, 300},
     {"thread ping-pong", thread_ping_pong, 2000},
     {"process ping-pong", process_ping_pong, 2000},
+    {"process ping-pong, two CPUs", process_ping_pong_across, 2000},
     {"fork+wait", fork_wait, 100},
     {"posix_spawn+wait", spawn_wait, 50},
 };
