@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -240,6 +241,27 @@ static void thread_ping_pong(long n) {
     close(back[1]);
 }
 
+static sem_t there_sem, back_sem;
+
+static void* echo_semaphores(void* count) {
+    for (long n = *(long*)count; n > 0; n--) {
+        sem_wait(&there_sem);
+        sem_post(&back_sem);
+    }
+    return NULL;
+}
+
+static void semaphore_ping_pong(long n) {
+    check(sem_init(&there_sem, 0, 0) == 0 && sem_init(&back_sem, 0, 0) == 0, "sem_init");
+    pthread_t thread;
+    check(pthread_create(&thread, NULL, echo_semaphores, &n) == 0, "pthread_create");
+    for (long i = 0; i < n; i++) {
+        sem_post(&there_sem);
+        sem_wait(&back_sem);
+    }
+    pthread_join(thread, NULL);
+}
+
 // The caller to the first or the last of the CPUs in `all`.
 static void pin(const cpu_set_t* all, int last) {
     int cpu = -1;
@@ -329,6 +351,7 @@ static const struct Case {
     {"signal to self", signal_self, 2000},
     {"thread create+join", thread_case, 300},
     {"thread ping-pong", thread_ping_pong, 2000},
+    {"semaphore ping-pong", semaphore_ping_pong, 2000},
     {"process ping-pong", process_ping_pong, 2000},
     {"process ping-pong, two CPUs", process_ping_pong_across, 2000},
     {"fork+wait", fork_wait, 100},

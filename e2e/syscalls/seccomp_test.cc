@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <string.h>
@@ -446,6 +447,39 @@ TEST_CASE("seccomp: what a thread does with its memory is filtered, whoever inst
         CHILD_THAT(::waitpid(child, &status, 0), succeeds_with(child));
         CHILD_CHECK(status == 0);
         CHILD_THAT(::munmap(page, 4096), succeeds());
+    });
+}
+
+/// EPERM for FUTEX_WAKE of 77 waiters.
+std::vector<sock_filter> no_77_wakes() {
+    return {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kNr),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_futex, 0, 3),
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args) + 16),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 77, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+}
+
+TEST_CASE("seccomp: futex calls are filtered, and a thread that waits meanwhile is woken") {
+    in_child([] {
+        give_up_privileges();
+        static std::atomic<uint32_t> word{0};
+        const auto futex = [](int operation, uint32_t value) {
+            return ::syscall(SYS_futex, &word, operation, value, nullptr, nullptr, 0);
+        };
+        Thread waiter([&] {
+            while (word == 0) {
+                futex(FUTEX_WAIT_PRIVATE, 0);
+            }
+        });
+        wait_until_blocked(::getpid(), waiter.tid());
+        CHILD_THAT(futex(FUTEX_WAKE_PRIVATE, 77), succeeds_with(1));
+        wait_until_blocked(::getpid(), waiter.tid());
+        CHILD_THAT(install(no_77_wakes(), SECCOMP_FILTER_FLAG_TSYNC), succeeds());
+        CHILD_THAT(futex(FUTEX_WAKE_PRIVATE, 77), fails_with(EPERM));
+        word = 1;
+        CHILD_THAT(futex(FUTEX_WAKE_PRIVATE, 1), succeeds());
+        waiter.join();
     });
 }
 

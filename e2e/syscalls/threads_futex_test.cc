@@ -317,6 +317,110 @@ TEST_CASE("futex: a signal interrupts the wait") {
     });
 }
 
+/// A handler that counts, and the thread that runs it.
+std::atomic<int> handled{0};
+
+void count_signals(int flags) {
+    struct sigaction action {};
+    action.sa_handler = [](int) { ++handled; };
+    action.sa_flags = flags;
+    CHILD_THAT(::sigaction(SIGUSR1, &action, nullptr), succeeds());
+}
+
+TEST_CASE("futex: after a handler with SA_RESTART a wait goes on, one with a timeout does not") {
+    in_child([] {
+        count_signals(SA_RESTART);
+        Word word{0};
+        long untimed = -1, timed = -1, relative = -1;
+        int timed_error = 0, relative_error = 0;
+        const timespec until = seconds_from_now(CLOCK_MONOTONIC, 60), minute{60, 0};
+        Thread first([&] { untimed = futex(&word, FUTEX_WAIT_PRIVATE, 0); });
+        Thread second([&] {
+            timed = futex(&word, FUTEX_WAIT_BITSET_PRIVATE, 0, &until, nullptr, ~0u);
+            timed_error = errno;
+        });
+        Thread third([&] {
+            relative = futex(&word, FUTEX_WAIT_PRIVATE, 0, &minute);
+            relative_error = errno;
+        });
+        for (const Thread* thread : {&first, &second, &third}) {
+            wait_until_blocked(::getpid(), thread->tid());
+            CHILD_CHECK(::pthread_kill(thread->handle(), SIGUSR1) == 0);
+        }
+        second.join();
+        third.join();
+        CHILD_CHECK(timed == -1 && timed_error == EINTR);
+        CHILD_CHECK(relative == -1 && relative_error == EINTR);
+        CHILD_CHECK(eventually([] { return handled == 3; }));
+        wait_until_blocked(::getpid(), first.tid());
+        CHILD_THAT(futex(&word, FUTEX_WAKE_PRIVATE, 9), succeeds_with(1));
+        first.join();
+        CHILD_CHECK(untimed == 0);
+    });
+}
+
+TEST_CASE("futex: sem_wait is interrupted by a handler without SA_RESTART") {
+    in_child([] {
+        count_signals(0);
+        sem_t semaphore;
+        ::sem_init(&semaphore, 0, 0);
+        int result = 0, error = 0;
+        Thread waiter([&] {
+            result = ::sem_wait(&semaphore);
+            error = errno;
+        });
+        wait_until_blocked(::getpid(), waiter.tid());
+        ::pthread_kill(waiter.handle(), SIGUSR1);
+        waiter.join();
+        CHILD_CHECK(result == -1 && error == EINTR);
+    });
+}
+
+TEST_CASE("futex: a process that is stopped and continued still waits") {
+    Gate waiting, go_on;
+    Child child([&] {
+        Word word{0};
+        const timespec until = seconds_from_now(CLOCK_MONOTONIC, 60);
+        long timed = -1;
+        Thread other(
+            [&] { timed = futex(&word, FUTEX_WAIT_BITSET_PRIVATE, 0, &until, nullptr, ~0u); });
+        Thread waker([&] {
+            wait_until_blocked(::getpid(), other.tid());
+            wait_until_blocked(::getpid());
+            waiting.open();
+            go_on.wait();
+            wait_until_blocked(::getpid(), other.tid());
+            wait_until_blocked(::getpid());
+            CHILD_THAT(futex(&word, FUTEX_WAKE_PRIVATE, 9), succeeds_with(2));
+        });
+        CHILD_THAT(futex(&word, FUTEX_WAIT_PRIVATE, 0), succeeds_with(0));
+        other.join();
+        waker.join();
+        CHILD_CHECK(timed == 0);
+    });
+    waiting.wait();
+    CHECK_THAT(::kill(child.pid(), SIGSTOP), succeeds());
+    CHECK(child.wait(WUNTRACED) == stopped(SIGSTOP));
+    CHECK_THAT(::kill(child.pid(), SIGCONT), succeeds());
+    go_on.open();
+    CHECK(child.wait() == exited(0));
+}
+
+TEST_CASE("futex: threads that wait do not outlive their process, nor an execve") {
+    CHECK(run_in_child([] {
+              static Word word{0};
+              Thread waiter([] { futex(&word, FUTEX_WAIT_PRIVATE, 0); });
+              wait_until_blocked(::getpid(), waiter.tid());
+              ::_exit(3);
+          }) == exited(3));
+    CHECK(run_in_child([] {
+              static Word word{0};
+              Thread waiter([] { futex(&word, FUTEX_WAIT_PRIVATE, 0); });
+              wait_until_blocked(::getpid(), waiter.tid());
+              ::execl("/bin/sh", "sh", "-c", "exit 4", nullptr);
+          }) == exited(4));
+}
+
 TEST_CASE("futex: misaligned words, bad addresses and unknown operations fail") {
     Word words[2] = {};
     auto* misaligned = reinterpret_cast<Word*>(reinterpret_cast<char*>(words) + 2);

@@ -143,9 +143,7 @@ void AddressSpace::copy_layout_from(const AddressSpace& other) {
         files = other.files_;
     }
     set_executable(std::move(executable));
-    if (!other.direct_calls()) {
-        end_direct_calls();
-    }
+    direct_calls_.store(other.direct_calls());
     MutexLock lock(mu_);
     layout_ = std::move(layout);
     files_ = std::move(files);

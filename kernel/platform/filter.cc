@@ -109,6 +109,17 @@ void jump_by_range(Program& p, Label* below, Label* otherwise) {
     p.jump_at_least(kBeyond, otherwise, below);
 }
 
+void test_futex_operation(Program& p, Label* direct, Label* otherwise) {
+    p.load(argument_low(1) + 4);
+    p.jump_equal(0, nullptr, otherwise);
+    p.load(argument_low(1));
+    p.add(BPF_ALU | BPF_AND | BPF_K, ~static_cast<uint32_t>(FUTEX_CLOCK_REALTIME));
+    for (const uint32_t operation : kDirectFutexOperations) {
+        p.jump_equal(operation, direct, nullptr);
+    }
+    p.jump_at_least(0, otherwise, otherwise);
+}
+
 /// The direct calls, with the call's number loaded: allowed, or notified where they may touch the
 /// stub or change more than the caller's own memory. For other calls the program goes on behind.
 void add_direct_calls(Program& p) {
@@ -152,6 +163,10 @@ void add_direct_calls(Program& p) {
     p.add(BPF_ALU | BPF_LSH | BPF_X);
     p.jump(BPF_JSET | BPF_K, kHarmlessAdvice, &range, &notify);
     p.bind(not_madvise);
+    Label not_futex;
+    p.jump_equal(SYS_futex, nullptr, &not_futex);
+    test_futex_operation(p, &allow, &notify);
+    p.bind(not_futex);
     Label other;
     p.jump_equal(SYS_munmap, &range, nullptr);
     p.jump_equal(SYS_mprotect, &range, &other);
@@ -250,25 +265,32 @@ std::vector<sock_filter> build_guest_filter() {
     return p.take();
 }
 
-std::vector<sock_filter> build_no_direct_filter() {
+std::vector<sock_filter> build_ending_filter(DirectCalls group) {
     Program p;
-    Label allow, not_map, trap;
+    Label allow, trap;
     p.load(kArch);
     p.jump_equal(AUDIT_ARCH_X86_64, nullptr, &allow);  // the guest filter's to refuse
-    // What the sentry orders, and a forked child's mapping of its area, which no direct call is.
-    p.load(kIp + 4);
-    p.jump_equal(high(MOAT_STUB_BASE), nullptr, &not_map);
-    p.load(kIp);
-    p.jump_equal(low(after(MOAT_STUB_BATCH_INSTRUCTION)), &allow, nullptr);
-    p.jump_equal(low(after(MOAT_STUB_MAP_INSTRUCTION)), nullptr, &not_map);
-    p.load(argument_low(0));
-    p.jump_equal(low(MOAT_AREA_BASE), nullptr, &not_map);
-    p.load(argument_low(0) + 4);
-    p.jump_equal(high(MOAT_AREA_BASE), &allow, &not_map);
-    p.bind(not_map);
-    p.load(kNr);
-    for (const uint32_t number : kDirectCalls) {
-        p.jump_equal(number, &trap, nullptr);
+    if (group == kFutexCalls) {
+        p.load(kNr);
+        p.jump_equal(SYS_futex, nullptr, &allow);
+        test_futex_operation(p, &trap, &allow);
+    } else {
+        // But for what the sentry orders, and a forked child's mapping of its area.
+        Label guests;
+        p.load(kIp + 4);
+        p.jump_equal(high(MOAT_STUB_BASE), nullptr, &guests);
+        p.load(kIp);
+        p.jump_equal(low(after(MOAT_STUB_BATCH_INSTRUCTION)), &allow, nullptr);
+        p.jump_equal(low(after(MOAT_STUB_MAP_INSTRUCTION)), nullptr, &guests);
+        p.load(argument_low(0));
+        p.jump_equal(low(MOAT_AREA_BASE), nullptr, &guests);
+        p.load(argument_low(0) + 4);
+        p.jump_equal(high(MOAT_AREA_BASE), &allow, &guests);
+        p.bind(guests);
+        p.load(kNr);
+        for (const uint32_t number : kMemoryCallNumbers) {
+            p.jump_equal(number, &trap, nullptr);
+        }
     }
     p.bind(allow);
     p.ret(SECCOMP_RET_ALLOW);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <linux/filter.h>
+#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -9,10 +10,24 @@
 
 namespace moat::platform {
 
-/// Calls on the caller's own address space that the host may answer without the sentry: it would
-/// only have checked that they stay clear of the stub, which the filter can do as well.
-inline constexpr uint32_t kDirectCalls[] = {SYS_mmap, SYS_munmap, SYS_mprotect, SYS_mremap,
-                                            SYS_madvise};
+/// Direct calls: those that the host may answer without the sentry. In groups, as bits, that a
+/// sentry which has to see each can end.
+enum DirectCalls : uint8_t {
+    kNoDirectCalls = 0,
+    /// On the caller's own address space: the sentry would only have checked that they stay clear
+    /// of the stub, which the filter can do as well.
+    kMemoryCalls = 1,
+    /// Of futex(2), what concerns threads of one process only and knows no owners.
+    kFutexCalls = 2,
+    kAllDirectCalls = 3,
+};
+inline constexpr uint32_t kMemoryCallNumbers[] = {SYS_mmap, SYS_munmap, SYS_mprotect, SYS_mremap,
+                                                  SYS_madvise};
+/// The operations, without FUTEX_CLOCK_REALTIME.
+inline constexpr uint32_t kDirectFutexOperations[] = {
+    FUTEX_WAIT_PRIVATE,        FUTEX_WAKE_PRIVATE,    FUTEX_REQUEUE_PRIVATE,
+    FUTEX_CMP_REQUEUE_PRIVATE, FUTEX_WAKE_OP_PRIVATE, FUTEX_WAIT_BITSET_PRIVATE,
+    FUTEX_WAKE_BITSET_PRIVATE};
 
 /// Of madvise(2), as bits: what changes the caller's own pages only. The rest (HWPOISON, REMOVE,
 /// MERGEABLE, ...) has effects beyond them, or reads the stub's.
@@ -30,8 +45,7 @@ inline constexpr uint32_t kHarmlessAdvice = [] {
 
 /// The seccomp filter of every guest thread; see filter.cc for each rule's reason.
 std::vector<sock_filter> build_guest_filter();
-/// A filter on top of it that brings the direct calls into the stub, for threads whose sentry has
-/// to see each.
-std::vector<sock_filter> build_no_direct_filter();
+/// A filter on top of it that brings one group of direct calls into the stub.
+std::vector<sock_filter> build_ending_filter(DirectCalls group);
 
 }  // namespace moat::platform

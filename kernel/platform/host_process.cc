@@ -1,7 +1,9 @@
 #include "kernel/platform/host_process.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -115,16 +117,38 @@ Result<int64_t> HostThread::run_orders(std::span<const Order> orders) {
     return watch_orders(orders);
 }
 
-void HostThread::end_direct_calls() {
+void HostThread::end_direct_calls(uint8_t groups) {
     constexpr uint64_t kSetModeFilter = 1;
-    const Order order{SYS_seccomp, {kSetModeFilter, 0, MOAT_STUB_NO_DIRECT_FILTER_PROGRAM}};
-    const auto result = run_orders(std::span(&order, 1));
-    if (!result.ok() || *result != 0) {
-        LOG(kWarning, "platform", "host process %d: thread %d keeps its direct calls; killed",
-            process_->pid(), tid_);
-        process_->kill();
+    const std::pair<uint8_t, uint64_t> programs[] = {
+        {kMemoryCalls, MOAT_STUB_END_MEMORY_FILTER_PROGRAM},
+        {kFutexCalls, MOAT_STUB_END_FUTEX_FILTER_PROGRAM},
+    };
+    for (const auto& [group, program] : programs) {
+        if ((groups & direct_calls() & group) == 0) {
+            continue;
+        }
+        const Order order{SYS_seccomp, {kSetModeFilter, 0, program}};
+        const auto result = run_orders(std::span(&order, 1));
+        if (!result.ok() || *result != 0) {
+            LOG(kWarning, "platform", "host process %d: thread %d keeps its direct calls; killed",
+                process_->pid(), tid_);
+            process_->kill();
+        }
+        direct_calls_.fetch_and(static_cast<uint8_t>(~group));
     }
-    makes_direct_calls_.store(false);
+}
+
+bool HostThread::sleeps() const {
+    char path[64], text[256];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/stat", process_->pid(), tid_);
+    const ScopedFd fd(::open(path, O_RDONLY | O_CLOEXEC));
+    const ssize_t size = fd ? ::read(fd.get(), text, sizeof text - 1) : 0;
+    if (size <= 0) {
+        return false;
+    }
+    text[size] = '\0';
+    const char* name_end = strrchr(text, ')');  // the state is the word behind the name
+    return name_end != nullptr && name_end[1] == ' ' && name_end[2] == 'S';
 }
 
 Result<int64_t> HostThread::run_orders_with(int host_fd, std::span<const Order> orders) {
@@ -303,7 +327,7 @@ Result<RefPtr<HostThread>> HostProcess::acquire_thread(HostThread& caller) {
     const Order stack_order{SYS_sigaltstack, {slot_address(index) + MOAT_S_STACK, 0}};
     auto thread =
         make_ref<HostThread>(RefPtr<HostProcess>(this), index, made.tid, caller.listener_ref());
-    thread->makes_direct_calls_.store(caller.makes_direct_calls());  // filters are inherited
+    thread->direct_calls_.store(caller.direct_calls());  // filters are inherited
     thread->write_orders(std::span(&stack_order, 1));
     listener.reply(made.event_id, MOAT_MOVE + index);
     TRY(thread->watch_orders(std::span(&stack_order, 1)));
@@ -426,7 +450,7 @@ Result<RefPtr<HostProcess>> HostProcess::fork_by(HostThread& thread) {
     slot.stack_size = uint64_t{1} << MOAT_ALT_SHIFT;
     auto first = make_ref<HostThread>(child, index, made.tid, thread.listener_ref());
     first->event_id = made.event_id;
-    first->makes_direct_calls_.store(thread.makes_direct_calls());
+    first->direct_calls_.store(thread.direct_calls());
     hold.release(made.tid);
     child->park(std::move(first));
     register_process(child);

@@ -16,6 +16,7 @@
 #include "kernel/base/ref_ptr.h"
 #include "kernel/base/result.h"
 #include "kernel/base/scoped_fd.h"
+#include "kernel/platform/filter.h"
 #include "kernel/platform/listener.h"
 #include "kernel/platform/shared_area.h"
 
@@ -58,10 +59,14 @@ class HostThread final : public RefCounted {
     /// must be in an EVENT, and the caller be the receiver of its listener. ESRCH: the process is
     /// gone, or was killed for not doing as told.
     Result<int64_t> run_orders(std::span<const Order> orders);
-    /// Ends the thread's direct calls (filter.h), for good: from now on each comes to the sentry,
-    /// by SIGSYS. As for run_orders(); a thread that cannot be brought to it loses its process.
-    void end_direct_calls();
-    bool makes_direct_calls() const { return makes_direct_calls_.load(std::memory_order_relaxed); }
+    /// Ends the thread's direct calls of `groups` (filter.h), for good: from now on each comes to
+    /// the sentry, by SIGSYS. As for run_orders(); a thread that cannot be brought to it loses its
+    /// process.
+    void end_direct_calls(uint8_t groups);
+    uint8_t direct_calls() const { return direct_calls_.load(std::memory_order_relaxed); }
+    /// Whether it waits in the host, which guest code does only in a direct call. False for one
+    /// that is gone.
+    bool sleeps() const;
     /// As run_orders(), with the sentry's `host_fd` lent to the process at MOAT_LEND_FD. It stays
     /// there until another is lent: no two threads of a process can use the number at a time.
     Result<int64_t> run_orders_with(int host_fd, std::span<const Order> orders);
@@ -76,7 +81,7 @@ class HostThread final : public RefCounted {
     const pid_t tid_;
     const RefPtr<Listener> listener_;
     std::atomic<bool> kick_unanswered_{false};
-    std::atomic<bool> makes_direct_calls_{true};
+    std::atomic<uint8_t> direct_calls_{kAllDirectCalls};
     mutable Mutex<LockRank::kPlatform> mu_;
     RefPtr<RefCounted> owner_ GUARDED_BY(mu_);
 };
@@ -151,7 +156,7 @@ class HostProcess final : public RefCounted {
     const bool has_spawner_;
     std::atomic<bool> dead_{false};
     std::atomic<bool> killed_{false};  // by us: the status it ends with tells nothing
-    std::unique_ptr<Pool> pool_;  // zygotes only
+    std::unique_ptr<Pool> pool_;       // zygotes only
 
     mutable Mutex<LockRank::kPlatform> mu_;
     std::bitset<MOAT_MAX_THREADS> used_slots_ GUARDED_BY(mu_);

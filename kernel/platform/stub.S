@@ -369,10 +369,16 @@ stub_filter_program:
 stub_filter:
         .zero   MOAT_FILTER_SIZE * 8
         // On top of it where the sentry has to see every call (filter.h).
-        .globl  stub_no_direct_filter_program, stub_no_direct_filter
-stub_no_direct_filter_program:
+        .globl  stub_end_memory_filter_program, stub_end_memory_filter
+stub_end_memory_filter_program:
         .quad   0
-        .quad   stub_no_direct_filter
-stub_no_direct_filter:
+        .quad   stub_end_memory_filter
+stub_end_memory_filter:
+        .zero   MOAT_FILTER_SIZE * 8
+        .globl  stub_end_futex_filter_program, stub_end_futex_filter
+stub_end_futex_filter_program:
+        .quad   0
+        .quad   stub_end_futex_filter
+stub_end_futex_filter:
         .zero   MOAT_FILTER_SIZE * 8
         .section .note.GNU-stack,"",@progbits

@@ -45,7 +45,10 @@ Result<ScopedFd> write_stub_image() {
         memcpy(&image[code - MOAT_STUB_BASE], filter.data(), filter.size() * sizeof(sock_filter));
     };
     put(build_guest_filter(), MOAT_STUB_FILTER_PROGRAM, MOAT_STUB_FILTER);
-    put(build_no_direct_filter(), MOAT_STUB_NO_DIRECT_FILTER_PROGRAM, MOAT_STUB_NO_DIRECT_FILTER);
+    put(build_ending_filter(kMemoryCalls), MOAT_STUB_END_MEMORY_FILTER_PROGRAM,
+        MOAT_STUB_END_MEMORY_FILTER);
+    put(build_ending_filter(kFutexCalls), MOAT_STUB_END_FUTEX_FILTER_PROGRAM,
+        MOAT_STUB_END_FUTEX_FILTER);
     ScopedFd fd(static_cast<int>(::memfd_create("moat-stub", MFD_CLOEXEC)));
     if (!fd) {
         return Errno(errno);

@@ -108,7 +108,7 @@ Result<int64_t> sys_shmat(Task& task, int32_t id, uint64_t address, uint32_t fla
         SYS_mmap,
         {address, size, static_cast<uint64_t>(protection), static_cast<uint64_t>(host_flags),
          static_cast<uint64_t>(MOAT_LEND_FD), 0}};
-    end_direct_calls(task.mm());  // what unmaps a segment is to be seen
+    end_direct_calls(task.mm(), platform::kMemoryCalls);  // what unmaps a segment is to be seen
     const auto mapped = run_one(task, order, host_fd);
     if (!mapped.ok()) {
         return mapped.error() == EEXIST ? Errno(EINVAL) : mapped.error();

@@ -224,7 +224,7 @@ constexpr SyscallEntry kEntries[] = {
     full<sys_fremovexattr>(199, "fremovexattr", "fd, path"),
     full<sys_tkill>(200, "tkill", "int, int"),
     full<sys_time>(201, "time", "ptr"),
-    partial<sys_futex>(202, "futex", "ptr, hex, int, ptr, ptr, int", "locks with owners hand over but lend no priority, and are not requeued to; FUTEX_WAKE_OP is not atomic against plain stores"),
+    partial<sys_futex>(202, "futex", "ptr, hex, int, ptr, ptr, int", "private waits and wakes are the host's; locks with owners hand over but lend no priority, and are not requeued to; a shared FUTEX_WAKE_OP is not atomic against plain stores"),
     partial<sys_sched_setaffinity>(203, "sched_setaffinity", "pid, size, ptr", "kept, without effect on the host"),
     full<sys_sched_getaffinity>(204, "sched_getaffinity", "pid, size, ptr"),
     refused(205, "set_thread_area", ENOSYS, "32-bit only"),

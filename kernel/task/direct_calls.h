@@ -5,19 +5,20 @@
 
 namespace moat::kernel {
 
-// Calls on its own address space a guest thread makes directly to the host, within what the host's
-// filter allows (kernel/platform/filter.h). These are the cases in which the sentry has more to do
-// about such a call than the filter can, and has to see each.
+// Some calls guest threads make directly to the host, within what the host's filter allows
+// (kernel/platform/filter.h). Here are the cases in which the sentry has more to do about such a
+// call than the filter can, and has to see each.
 
-/// Whether the sentry need not see the task's calls on its address space: no RLIMIT_AS to be kept,
-/// no seccomp filter of the guest's that looks at more than such a call's number, no strace.
-bool may_call_directly(const Task& task);
+/// The groups of direct calls that the sentry need not see of the task: none under strace or a
+/// seccomp filter of the guest's that looks at more than such a call's number, no calls on memory
+/// where there is a RLIMIT_AS.
+uint8_t allowed_direct_calls(const Task& task);
 
-/// Ends the direct calls of all threads of `mm`, for good: the caller's before its call under way
+/// Ends direct calls of all threads of `mm`, for good: the caller's before its call under way
 /// returns, others' as soon as they can be called in. No lock may be held.
-void end_direct_calls(AddressSpace& mm);
+void end_direct_calls(AddressSpace& mm, uint8_t groups);
 
-/// After something of the task changed that may_call_directly() looks at.
+/// After something of the task changed that allowed_direct_calls() looks at.
 void review_direct_calls(Task& task);
 
 }  // namespace moat::kernel

@@ -78,7 +78,8 @@ RefPtr<platform::HostThread> Task::thread_ref() const {
 }
 
 void Task::set_thread(RefPtr<platform::HostThread> thread) {
-    end_direct_calls_.store(thread && !mm_->direct_calls() && thread->makes_direct_calls());
+    ending_direct_calls_.store(
+        thread ? static_cast<uint8_t>(thread->direct_calls() & ~mm_->direct_calls()) : 0);
     MutexLock lock(mu_);
     std::swap(thread_, thread);
     lock.unlock();
@@ -162,6 +163,10 @@ char Task::state_letter() const {
     }
     if (stopped_.load(std::memory_order_relaxed)) {
         return 'T';
+    }
+    if (serving_.load() == Serving::kGuest) {
+        const RefPtr<platform::HostThread> thread = thread_ref();
+        return thread && thread->sleeps() ? 'S' : 'R';
     }
     return (wait_state_.load(std::memory_order_relaxed) & kStateMask) == kWaiting ? 'S' : 'R';
 }

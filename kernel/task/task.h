@@ -226,8 +226,8 @@ class Task final : public Waiter {
     bool in_stub_ = false;
     uint64_t notification_ = 0;            // id of the unanswered notification
     RefPtr<platform::HostThread> thread_;  // as fds_
-    // thread_ has direct calls that are to end before it goes back to the guest.
-    std::atomic<bool> end_direct_calls_{false};
+    // thread_'s direct calls that are to end before it goes back to the guest.
+    std::atomic<uint8_t> ending_direct_calls_{0};
     bool redo_ = false;  // arguments_ are to be served again, in the stub
     struct Restart {
         bool pending = false;
@@ -235,6 +235,7 @@ class Task final : public Waiter {
         uint64_t number = 0;
         uint64_t ip = 0;
         bool resumes = false;  // made again without a handler: deadline_ holds on
+        bool direct = false;   // it waited in the host: there is no deadline_
     } restart_;
     std::atomic<bool> stopped_{false};  // held in the stub until SIGCONT or SIGKILL
 

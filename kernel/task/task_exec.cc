@@ -214,9 +214,7 @@ Result<int64_t> TaskLife::exec(Task& task, DirFd dirfd, const std::string& path,
         group.exit_signal_ = SIGCHLD;
     }
     prepared.image.mm->add_user(group);
-    if (!may_call_directly(task)) {
-        prepared.image.mm->end_direct_calls();
-    }
+    prepared.image.mm->end_direct_calls(static_cast<uint8_t>(~allowed_direct_calls(task)));
     task.set_mm(prepared.image.mm);
     task.set_thread(prepared.image.thread);
     if (task.fds_ref()->ref_count() > 2) {
@@ -331,9 +329,7 @@ Result<RefPtr<ThreadGroup>> TaskLife::spawn(SpawnArguments arguments) {
     task->set_name(base_name(path));
     task->registers_ = prepared.image.registers;
     prepared.image.mm->add_user(*group);
-    if (!may_call_directly(*task)) {
-        prepared.image.mm->end_direct_calls();
-    }
+    prepared.image.mm->end_direct_calls(static_cast<uint8_t>(~allowed_direct_calls(*task)));
     task->set_mm(prepared.image.mm);
     task->set_thread(prepared.image.thread);
 

@@ -1,5 +1,7 @@
 #include "kernel/task/task_run.h"
 
+#include <errno.h>
+#include <linux/futex.h>
 #include <string.h>
 #include <sys/syscall.h>
 
@@ -76,6 +78,7 @@ void TaskRunner::serve(Task& task, platform::HostThread& thread,
             task.redo_ = false;
             dispatch(task);
         } else {
+            note_interrupted_futex(task);
             return_to_guest(task);
         }
     } else if (kind > 0 && kind < 32) {
@@ -89,6 +92,37 @@ void TaskRunner::serve(Task& task, platform::HostThread& thread,
         // The guest jumped into the stub with a kind that the sentry did not ask for.
         TaskLife::exit_group(task, SIGSEGV);
     }
+}
+
+// A kick takes a thread out of a direct futex wait. The host has made it either one that begins
+// anew, or, where it had a timeout, one that returned EINTR; Linux would do either only to run a
+// handler. So both become a call of ours that was interrupted. Where the thread had not begun to
+// wait yet, a signal right behind its call would have looked the same.
+void TaskRunner::note_interrupted_futex(Task& task) {
+    arch::Registers& r = task.registers_;
+    const uint64_t operation = r.rsi & ~uint64_t{FUTEX_CLOCK_REALTIME};
+    const bool anew = r.rax == SYS_futex &&
+                      (operation == FUTEX_WAIT_PRIVATE || operation == FUTEX_WAIT_BITSET_PRIVATE);
+    // Not FUTEX_WAIT, whose timeout would begin anew, too: guests expect its EINTR.
+    const bool timed =
+        static_cast<int64_t>(r.rax) == -EINTR && operation == FUTEX_WAIT_BITSET_PRIVATE;
+    if (!anew && !timed) {
+        return;
+    }
+    constexpr uint16_t kSyscallInstruction = 0x050f;
+    const uint64_t instruction = anew ? r.rip : r.rip - 2;
+    const auto found = task.copy_in(UserPtr<const uint16_t>(instruction));
+    if (!found.ok() || *found != kSyscallInstruction) {
+        return;
+    }
+    r.rip = instruction + 2;
+    r.rax = static_cast<uint64_t>(-EINTR);
+    task.restart_ = {.pending = true,
+                     .code = anew ? kRestartSys : kRestartNoHand,
+                     .number = SYS_futex,
+                     .ip = r.rip,
+                     .resumes = false,
+                     .direct = true};
 }
 
 void TaskRunner::dispatch(Task& task) {
@@ -152,7 +186,7 @@ void TaskRunner::finish(Task& task, Result<int64_t> result) {
             const RefPtr<platform::HostThread> thread = task.thread_;
             const uint64_t id = task.notification_;
             task.serving_.store(Task::Serving::kGuest);
-            if (task.interrupt_.load() || task.end_direct_calls_.load()) {
+            if (task.interrupt_.load() || task.ending_direct_calls_.load() != 0) {
                 thread->kick();
             }
             thread->listener().let_run(id);
@@ -188,8 +222,10 @@ void TaskRunner::complete(Task& task, Result<int64_t> result) {
     int64_t value = result.ok() ? result.value() : -result.error().value();
     const bool restart = !result.ok() && result.error().value() >= kRestartSys.value();
     if (restart || (!result.ok() && result.error() == EINTR)) {
-        task.restart_ = {restart, result.ok() ? Errno(EINTR) : result.error(),
-                         task.arguments_.number, task.arguments_.ip};
+        task.restart_ = {.pending = restart,
+                         .code = result.ok() ? Errno(EINTR) : result.error(),
+                         .number = task.arguments_.number,
+                         .ip = task.arguments_.ip};
         value = -EINTR;
     } else {
         task.restart_.pending = false;
@@ -208,7 +244,7 @@ void TaskRunner::complete(Task& task, Result<int64_t> result) {
     const bool special = task.restart_.pending || task.restore_mask_;
     // From here on others may act for the task: a signal's sender sees kGuest and kicks.
     task.serving_.store(Task::Serving::kGuest);
-    if (special || task.interrupt_.load() || task.end_direct_calls_.load()) {
+    if (special || task.interrupt_.load() || task.ending_direct_calls_.load() != 0) {
         thread->kick();  // it enters the stub as soon as the reply lets it
     }
     thread->listener().reply(id, value);
@@ -217,13 +253,12 @@ void TaskRunner::complete(Task& task, Result<int64_t> result) {
 void TaskRunner::enter_guest(Task& task) {
     const RefPtr<platform::HostThread> thread = task.thread_;
     // By its worker only, who hears the orders' notifications; anybody else has it called in again.
-    if (task.end_direct_calls_.load() && receives_from(thread->listener())) [[unlikely]] {
-        thread->end_direct_calls();
-        task.end_direct_calls_.store(false);
+    if (task.ending_direct_calls_.load() != 0 && receives_from(thread->listener())) [[unlikely]] {
+        thread->end_direct_calls(task.ending_direct_calls_.exchange(0));
     }
     thread->load(task.registers_, task.fpstate_);
     task.serving_.store(Task::Serving::kGuest);
-    if (task.interrupt_.load() || task.end_direct_calls_.load()) {
+    if (task.interrupt_.load() || task.ending_direct_calls_.load() != 0) {
         thread->kick();
     }
     if (task.fpu_copy_.size != 0) [[unlikely]] {
@@ -234,12 +269,12 @@ void TaskRunner::enter_guest(Task& task) {
     thread->resume();
 }
 
-void TaskRunner::end_direct_calls(Task& task) {
+void TaskRunner::end_direct_calls(Task& task, uint8_t groups) {
     const RefPtr<platform::HostThread> thread = task.thread_ref();
-    if (!thread || !thread->makes_direct_calls()) {
+    if (!thread || (thread->direct_calls() & groups) == 0) {
         return;
     }
-    task.end_direct_calls_.store(true);
+    task.ending_direct_calls_.fetch_or(groups);
     if (task.serving_.load() == Task::Serving::kGuest) {
         thread->kick();
     }

@@ -26,9 +26,9 @@ class TaskRunner {
     static void poke(Task& task);
     /// Now; no lock may be held.
     static void poke_now(Task& task);
-    /// The task's host thread is to make no direct calls any more (direct_calls.h): before it next
-    /// goes back to the guest, or, running guest code, once it has been called in.
-    static void end_direct_calls(Task& task);
+    /// The task's host thread is to make no direct calls of `groups` any more (direct_calls.h):
+    /// before it next goes back to the guest, or, running guest code, once it has been called in.
+    static void end_direct_calls(Task& task, uint8_t groups);
     /// Ends the call under way for good and serves it again in the stub.
     static void redo_in_stub(Task& task);
 
@@ -41,6 +41,7 @@ class TaskRunner {
     static void post_flag(Task& task, uint32_t flag);
     static void resume_wait(Task& task, uint32_t flags);
     static void end_wait(Task& task);
+    static void note_interrupted_futex(Task& task);
     static void load_event(Task& task, platform::HostThread& thread, uint64_t id);
     static void enter_guest(Task& task);
 };

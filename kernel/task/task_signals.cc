@@ -290,7 +290,7 @@ class SignalControl {
         if (again) {
             r.rip -= 2;
             r.rax = task.restart_.number;
-            task.restart_.resumes = task.restart_.code == kRestartNoHand;
+            task.restart_.resumes = task.restart_.code == kRestartNoHand && !task.restart_.direct;
         }
     }
 };

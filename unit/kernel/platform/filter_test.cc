@@ -137,9 +137,34 @@ TEST_CASE("no direct call reaches the stub's area, whatever its range") {
     CHECK(allowed > 10'000);
 }
 
-TEST_CASE("threads without direct calls are brought into the stub by each of them, by no other") {
-    const auto program = platform::build_no_direct_filter();
-    for (const uint32_t number : platform::kDirectCalls) {
+TEST_CASE("of futex(2), what is private to a process and has no owner is direct") {
+    for (const uint32_t operation : {FUTEX_WAIT, FUTEX_WAKE, FUTEX_REQUEUE, FUTEX_CMP_REQUEUE,
+                                     FUTEX_WAKE_OP, FUTEX_WAIT_BITSET, FUTEX_WAKE_BITSET}) {
+        CAPTURE(operation);
+        const uint64_t direct = operation | FUTEX_PRIVATE_FLAG;
+        CHECK(ask_guest_filter({SYS_futex, {kHeap, direct}}) == SECCOMP_RET_ALLOW);
+        CHECK(ask_guest_filter({SYS_futex, {kHeap, direct | FUTEX_CLOCK_REALTIME}}) ==
+              SECCOMP_RET_ALLOW);
+        CHECK(ask_guest_filter({SYS_futex, {kHeap, operation}}) == SECCOMP_RET_USER_NOTIF);
+        CHECK(ask_guest_filter({SYS_futex, {kHeap, direct | uint64_t{1} << 32}}) ==
+              SECCOMP_RET_USER_NOTIF);
+        const auto ending = platform::build_ending_filter(platform::kFutexCalls);
+        CHECK(ask(ending, {SYS_futex, {kHeap, direct}}) == SECCOMP_RET_TRAP);
+        CHECK(ask(ending, {SYS_futex, {kHeap, operation}}) == SECCOMP_RET_ALLOW);
+        CHECK(ask(ending, {SYS_mmap, {0, 4096}}) == SECCOMP_RET_ALLOW);
+    }
+    for (const uint32_t operation :
+         {FUTEX_LOCK_PI, FUTEX_UNLOCK_PI, FUTEX_TRYLOCK_PI, FUTEX_LOCK_PI2, FUTEX_WAIT_REQUEUE_PI,
+          FUTEX_CMP_REQUEUE_PI, FUTEX_FD, 99}) {
+        CAPTURE(operation);
+        CHECK(ask_guest_filter({SYS_futex, {kHeap, operation | uint64_t{FUTEX_PRIVATE_FLAG}}}) ==
+              SECCOMP_RET_USER_NOTIF);
+    }
+}
+
+TEST_CASE("threads whose calls on memory are to be seen come into the stub by those, by no other") {
+    const auto program = platform::build_ending_filter(platform::kMemoryCalls);
+    for (const uint32_t number : platform::kMemoryCallNumbers) {
         CHECK(ask(program, {static_cast<int>(number), {kHeap, 4096}}) == SECCOMP_RET_TRAP);
         // Jumping into the stub for it does not help.
         CHECK(ask(program, {static_cast<int>(number), {kHeap, 4096}}, MOAT_STUB_BASE + 0x1000) ==
@@ -147,6 +172,7 @@ TEST_CASE("threads without direct calls are brought into the stub by each of the
     }
     CHECK(ask(program, {SYS_getpid, {}}) == SECCOMP_RET_ALLOW);
     CHECK(ask(program, {SYS_brk, {kHeap}}) == SECCOMP_RET_ALLOW);
+    CHECK(ask(program, {SYS_futex, {kHeap, FUTEX_WAKE_PRIVATE}}) == SECCOMP_RET_ALLOW);
 }
 
 }  // namespace
