@@ -217,4 +217,18 @@ Result<FileLock> FileLock::acquire(const std::string& path, Mode mode, Wait wait
     return FileLock(std::move(fd));
 }
 
+Result<FileLock> FileLock::of_directory(const std::string& path) {
+    ScopedFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    struct stat locked {
+    }, named{};
+    if (!fd || flock(fd.get(), LOCK_EX | LOCK_NB) != 0 || fstat(fd.get(), &locked) != 0 ||
+        lstat(path.c_str(), &named) != 0) {
+        return Error::from_errno(errno, "lock " + path);
+    }
+    if (locked.st_dev != named.st_dev || locked.st_ino != named.st_ino) {
+        return Error(ENOENT, "lock " + path + ": it was removed");
+    }
+    return FileLock(std::move(fd));
+}
+
 }  // namespace moat::cri

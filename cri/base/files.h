@@ -40,6 +40,9 @@ class FileLock {
     enum class Wait { kYes, kNo };
     /// EWOULDBLOCK when somebody holds it and `wait` is kNo.
     static Result<FileLock> acquire(const std::string& path, Mode mode, Wait wait = Wait::kYes);
+    /// Exclusively, on a directory that is there and still is when the lock is had: ENOENT
+    /// otherwise. EWOULDBLOCK when somebody holds it.
+    static Result<FileLock> of_directory(const std::string& path);
 
   private:
     explicit FileLock(ScopedFd fd) : fd_(std::move(fd)) {}

@@ -178,15 +178,22 @@ Status ImageStore::remove(const std::string& reference) {
 }
 
 Result<std::unique_ptr<ImageStore::Workspace>> ImageStore::workspace() {
-    std::string path = directory_ + "/tmp/XXXXXX";
-    if (mkdtemp(path.data()) == nullptr) {
-        return Error::from_errno(errno, "mkdir " + path);
+    // Another moatd that starts removes what nobody has locked: also what is made here right now.
+    constexpr int kTries = 100;
+    for (int left = kTries;; --left) {
+        std::string path = directory_ + "/tmp/XXXXXX";
+        if (mkdtemp(path.data()) == nullptr) {
+            return Error::from_errno(errno, "mkdir " + path);
+        }
+        auto lock = FileLock::of_directory(path);
+        if (lock.ok()) {
+            return std::make_unique<Workspace>(std::move(path), std::move(*lock));
+        }
+        const int code = lock.error().code();
+        if ((code != ENOENT && code != EWOULDBLOCK) || left == 1) {
+            return lock.error();
+        }
     }
-    auto lock = FileLock::acquire(path, FileLock::Mode::kExclusive, FileLock::Wait::kNo);
-    if (!lock.ok()) {
-        return lock.error();
-    }
-    return std::make_unique<Workspace>(std::move(path), std::move(*lock));
 }
 
 Result<bool> ImageStore::has_layer(const std::string& diff_id) {

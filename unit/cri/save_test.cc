@@ -6,8 +6,10 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "cri/base/sha256.h"
 #include "cri/images/archive.h"
@@ -206,4 +208,28 @@ TEST_CASE("image save: what is not here, and where there is no room") {
     CHECK(contains(saved.error().message(), "write"));
     const auto left = tree(store.dir / "images/tmp");
     CHECK(left.empty());
+}
+
+TEST_CASE("image store: a moatd that starts takes no workspace from who makes one beside it") {
+    Store store;
+    std::atomic<bool> done = false;
+    int failed_starts = 0;
+    std::thread starter([&] {
+        auto database = Database::open(store.dir / "db");
+        while (!done) {
+            ImageStore beside(store.dir / "images", **database);
+            failed_starts += !beside.open().ok();
+        }
+    });
+    int lost = 0;
+    for (int i = 0; i < 2000; ++i) {
+        const auto workspace = store.images->workspace();
+        struct stat st {};
+        lost +=
+            !workspace.ok() || stat((*workspace)->path().c_str(), &st) != 0 || !S_ISDIR(st.st_mode);
+    }
+    done = true;
+    starter.join();
+    CHECK(lost == 0);
+    CHECK(failed_starts == 0);
 }
