@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import host
+import mkimage
 import node
 from case import Case, container
 from cluster import condition
@@ -172,7 +173,30 @@ class Pressure(EvictionCase):
         self.handler = "moat"
         self.pressed("files", "MemoryPressure", words, container("main", writes("/file", 290) + "; exec sleep 1000"))
 
-    def test_disk(self):
+    def swap_root(self, swap):
+        """moatd with another --root, while it has no pods."""
+        self.wait_for_no_pods()
+        self.cluster.end(self.cluster.moatd)
+        swap()
+        self.cluster.start_moatd()
+        self.before.expect_process(self.cluster.moatd.pid)
+        self.descriptors = None
+
+    def test_disk_of_images(self):
+        """Images, and what native containers write, are on a disk of 96 MiB, of which 48 are to stay free."""
+        root = os.path.join(self.cluster.directory, "lib")
+        self.addCleanup(self.as_before)  # kubelet looks at its start where the images are
+        self.addCleanup(self.swap_root, lambda: os.path.ismount(root) and subprocess.run(["umount", root], check=True))
+        self.swap_root(lambda: subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={96 * MIB}", "tmpfs", root], check=True))
+        self.cluster.load({node.IMAGE: mkimage.busybox()})
+        self.with_kubelet(evictionHard={"imagefs.available": "48Mi", "nodefs.available": "1%", "memory.available": "50Mi"})
+        self.wait(self.cluster.is_node_ready, "the node is ready")
+        self.guaranteed(writes("/file", 4))
+        self.handler = "native"
+        words = ("The node was low on resource: ephemeral-storage. Threshold quantity: 48Mi, available: ", "Container main was using ", "request is 0")
+        self.pressed("greedy", "DiskPressure", words, container("main", writes("/file", 56) + "; exec sleep 1000"))
+
+    def test_disk_of_volumes(self):
         """kubelet's own files, pods' volumes and logs are on a disk of 64 MiB, of which 32 are to stay free."""
         disk = os.path.join(self.cluster.directory, "small")
         os.mkdir(disk)
