@@ -22,9 +22,9 @@ build: packages ## build the four programs and the tests' own into build/release
 run: build ## run a pod of two containers in the sandbox and show what it sees (KEEP=1: leave moatd running)
 	@scripts/run-demo.sh
 
-test: build ## run every test: unit, guest syscalls natively and in the sentry, OCI, CRI, critest, kubelet
+test: build ## run every test: unit, guest syscalls natively and in the sentry, OCI, CRI, critest, kubelet, a cluster
 	@scripts/install-packages.sh test
-	@scripts/run-suites.py unit syscalls-linux syscalls-sentry oci cri critest kubelet
+	@scripts/run-suites.py unit syscalls-linux syscalls-sentry oci cri critest kubelet cluster
 
 check-unit: build ## run the unit tests
 	@scripts/run-suites.py unit

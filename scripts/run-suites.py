@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs test suites one after the other and adds up their results.
 
-    run-suites.py SUITE...        unit syscalls-linux syscalls-sentry oci programs cri critest kubelet
+    run-suites.py SUITE...        unit syscalls-linux syscalls-sentry oci programs cri critest kubelet cluster
     run-suites.py --list
     run-suites.py --step NAME -- COMMAND...   any command as one test of that name
     run-suites.py --sum        the sum of the results that are in build/results
@@ -38,6 +38,7 @@ SUITES = {
     "cri": ["python3", "e2e/cri/run.py"],
     "critest": ["python3", "e2e/critest/run.py"],
     "kubelet": ["python3", "e2e/kubelet/run.py"],
+    "cluster": ["env", "FAST=1", "python3", "e2e/cluster/run.py"],
 }
 
 

@@ -39,12 +39,13 @@ PLACES = {
 }
 
 
-def prepare():
-    """With the machine's network and caches at hand: Kubernetes' programs are built once, etcd is fetched."""
+def prepare(dns):
+    """With the machine's network and caches at hand: Kubernetes' programs are built once, CoreDNS if `dns`, etcd is fetched."""
     node.prepare()
     for name in PROGRAMS:
         os.environ[variable(name)] = harness.script("go-tool.sh", name)
-    os.environ[variable("coredns")] = harness.script("go-tool.sh", "coredns")
+    if dns:
+        os.environ[variable("coredns")] = harness.script("go-tool.sh", "coredns")
     os.environ[variable("etcd")] = harness.script("debian-tool.sh", "etcd-server")
 
 

@@ -42,8 +42,10 @@ PAGE = os.path.join(harness.ROOT, "docs", "cluster.md")
 
 
 def main():
+    patterns = [a for a in sys.argv[1:] if not a.startswith("-")]
+    fast = os.environ.get("FAST") == "1" and not patterns
     if harness.INSIDE not in os.environ:
-        clusters.prepare()
+        clusters.prepare(dns=not fast)
         return harness.enter()
     harness.settle()
     began = time.monotonic()
@@ -55,8 +57,7 @@ def main():
         print(f"      the node is ready after {ready:.1f} s", flush=True)
         case.use(cluster)
         case.warm_up()
-        patterns = [a for a in sys.argv[1:] if not a.startswith("-")] or (FAST if os.environ.get("FAST") == "1" else [])
-        passed, failed, skipped = harness.run_modules(MODULES, patterns, record)
+        passed, failed, skipped = harness.run_modules(MODULES, FAST if fast else patterns, record)
     finally:
         status = cluster.stop()
         keep_logs(cluster.directory)
