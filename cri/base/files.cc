@@ -1,6 +1,5 @@
 #include "cri/base/files.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/mount.h>
@@ -12,6 +11,7 @@
 #include <atomic>
 
 #include "kernel/base/check.h"
+#include "runtime/util/files.h"
 
 namespace moat::cri {
 
@@ -129,67 +129,7 @@ Status make_directories(const std::string& path, uint32_t mode) {
     return {};
 }
 
-namespace {
-
-/// Deletes all of the open directory `dir_fd`, which it takes over. Recursion is as deep as the
-/// tree; extraction bounds that depth by PATH_MAX.
-int remove_children(ScopedFd dir_fd) {
-    DIR* dir = fdopendir(dir_fd.get());
-    if (dir == nullptr) {
-        return errno;
-    }
-    (void)dir_fd.release();
-    int failed = 0;
-    while (const dirent* entry = readdir(dir)) {
-        const std::string_view name = entry->d_name;
-        if (name == "." || name == "..") {
-            continue;
-        }
-        if (unlinkat(dirfd(dir), entry->d_name, 0) == 0 || errno == ENOENT) {
-            continue;
-        }
-        if (errno != EISDIR && errno != EPERM) {
-            failed = errno;
-            continue;
-        }
-        ScopedFd child(
-            openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-        if (!child) {
-            failed = errno;
-            continue;
-        }
-        if (const int error = remove_children(std::move(child)); error != 0) {
-            failed = error;
-        }
-        if (unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR) != 0 && errno != ENOENT) {
-            failed = errno;
-        }
-    }
-    closedir(dir);
-    return failed;
-}
-
-}  // namespace
-
-Status remove_tree(const std::string& path) {
-    if (unlink(path.c_str()) == 0 || errno == ENOENT) {
-        return {};
-    }
-    if (errno != EISDIR && errno != EPERM) {
-        return Error::from_errno(errno, "remove " + path);
-    }
-    ScopedFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!fd) {
-        return Error::from_errno(errno, "remove " + path);
-    }
-    if (const int error = remove_children(std::move(fd)); error != 0) {
-        return Error::from_errno(error, "remove what is in " + path);
-    }
-    if (rmdir(path.c_str()) != 0 && errno != ENOENT) {
-        return Error::from_errno(errno, "remove " + path);
-    }
-    return {};
-}
+Status remove_tree(const std::string& path) { return runtime::remove_tree(path); }
 
 Status sync_directory(const std::string& path) {
     const ScopedFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

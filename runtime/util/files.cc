@@ -1,6 +1,5 @@
 #include "runtime/util/files.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -92,43 +91,6 @@ Status make_directories(const std::string& path, mode_t mode) {
     } while (at != std::string::npos);
     return {};
 }
-
-namespace {
-
-Status remove_below(int parent, const std::string& name, dev_t device) {
-    if (::unlinkat(parent, name.c_str(), 0) == 0 || errno == ENOENT) {
-        return {};
-    }
-    if (errno != EISDIR && errno != EPERM) {
-        return Error::from_errno(errno, "remove " + name);
-    }
-    const int fd = ::openat(parent, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0) {
-        return errno == ENOENT ? Status() : Status(Error::from_errno(errno, "open " + name));
-    }
-    struct stat st;
-    if (::fstat(fd, &st) != 0 || (device != 0 && st.st_dev != device)) {
-        ::close(fd);
-        return Error(EXDEV, "remove " + name + ": something is mounted there");
-    }
-    DIR* dir = ::fdopendir(fd);
-    Status result;
-    while (const dirent* entry = ::readdir(dir)) {
-        const std::string below = entry->d_name;
-        if (below != "." && below != ".." && result.ok()) {
-            result = remove_below(::dirfd(dir), below, st.st_dev);
-        }
-    }
-    ::closedir(dir);
-    if (result.ok() && ::unlinkat(parent, name.c_str(), AT_REMOVEDIR) != 0 && errno != ENOENT) {
-        return Error::from_errno(errno, "rmdir " + name);
-    }
-    return result;
-}
-
-}  // namespace
-
-Status remove_tree(const std::string& path) { return remove_below(AT_FDCWD, path, 0); }
 
 Result<ScopedFd> memory_file(const char* name, const std::string& content) {
     ScopedFd fd(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));

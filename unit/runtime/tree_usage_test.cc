@@ -1,4 +1,4 @@
-// What a directory holds, while others write there.
+// What a directory holds, while others write there, and how all of it is removed.
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -106,4 +106,32 @@ TEST_CASE("tree usage: directories that go while they are walked are no error") 
     done = true;
     guest.join();
     CHECK(failed == 0);
+}
+
+TEST_CASE("remove tree: more directories in each other than there may be descriptors") {
+    const Tree outside;
+    write_file(outside.fd.get(), "kept", 1);
+    const Tree tree;
+    constexpr int kDepth = 20000;
+    ScopedFd at(openat(tree.fd.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    for (int i = 0; i < kDepth; i++) {
+        if (i % 1000 == 0) {
+            write_file(at.get(), "beside", 1);
+            make_directory(at.get(), "empty");
+            REQUIRE(symlinkat(outside.path.c_str(), at.get(), "elsewhere") == 0);
+        }
+        at = make_directory(at.get(), "d");
+    }
+    at.reset();
+    rlimit before;
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const rlimit few{100, before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    const auto usage = tree_usage(tree.fd.get());
+    const auto removed = remove_tree(tree.path);
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK((usage.ok() && usage->inodes == kDepth + 1 + 3 * kDepth / 1000));
+    CHECK(removed.ok());
+    CHECK(access(tree.path.c_str(), F_OK) != 0);
+    CHECK(access((outside.path + "/kept").c_str(), F_OK) == 0);
 }
