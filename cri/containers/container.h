@@ -35,6 +35,9 @@ struct Container {
     std::mutex mu;
     std::condition_variable changed;  ///< notified when record.phase changes
     ContainerRecord record;  ///< guarded by mu; a change is in the database before it is here
+    /// Beside mu while `record` is assigned: mu is held while the database writes, and who only looks
+    /// does not wait for that.
+    std::mutex record_mu;
     /// A start is on its way, whose event comes before that of an end; guarded by mu.
     bool starting = false;
     bool end_untold = false;  ///< it ended meanwhile; guarded by mu
@@ -55,8 +58,14 @@ struct Container {
           runtime(pod_runtime),
           record(std::move(container_record)) {}
 
+    /// The caller holds mu.
+    void set_record(ContainerRecord value) {
+        const std::lock_guard lock(record_mu);
+        record = std::move(value);
+    }
+    /// The record as it is in the database. Does not wait for a change that is being written.
     ContainerRecord snapshot() {
-        const std::lock_guard lock(mu);
+        const std::lock_guard lock(record_mu);
         return record;
     }
 };

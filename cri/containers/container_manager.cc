@@ -85,7 +85,7 @@ std::vector<ContainerPtr> ContainerManager::of_pod(const std::string& pod_id) {
 /// The caller holds container.mu.
 Status ContainerManager::change(Container& container, const ContainerRecord& changed) {
     TRY_HOST("database", store_.update(changed));
-    container.record = changed;
+    container.set_record(changed);
     container.changed.notify_all();
     return {};
 }
@@ -109,7 +109,7 @@ void ContainerManager::set_exited(Container& container, int32_t exit_code, int64
         // see it.
         spdlog::error("container {}: exit not recorded: {}", container.id,
                       status.error().message());
-        container.record = changed;
+        container.set_record(changed);
         container.changed.notify_all();
     }
     const bool tell = !container.starting;

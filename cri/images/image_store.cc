@@ -14,6 +14,7 @@
 
 #include "cri/base/sha256.h"
 #include "cri/images/blob_reader.h"
+#include "cri/images/image_config.h"
 #include "cri/images/reference.h"
 #include "cri/images/tree.h"
 
@@ -36,6 +37,7 @@ Status move_into_place(const std::string& from, const std::string& to) {
 ImageStore::ImageStore(std::string directory, Database& database)
     : directory_(std::move(directory)),
       database_(database),
+      changes_(database.number_query("SELECT count FROM image_changes")),
       settler_(directory_, database),
       trash_(directory_ + "/tmp") {}
 
@@ -91,57 +93,88 @@ std::string ImageStore::root_path(const std::string& chain_id) const {
     return access(root.c_str(), F_OK) == 0 ? root : layer_path(chain_id) + "/fs";
 }
 
-Result<std::vector<ImageRecord>> ImageStore::select(const std::string& where,
-                                                    const std::string& argument) {
-    std::vector<ImageRecord> images;
+Result<std::shared_ptr<const Catalogue>> ImageStore::read_catalogue() {
+    auto all = std::make_shared<Catalogue>();
     auto transaction = TRY(database_.begin_reading());
+    TRY(transaction.query("SELECT count FROM image_changes",
+                          [&](const Row& row) { all->change = row.integer(0); }));
     TRY(transaction.query(
-        "SELECT id, chain_id, size, config FROM images WHERE " + where,
+        "SELECT id, chain_id, size, config FROM images ORDER BY created_at, id",
         [&](const Row& row) {
-            images.push_back({row.text(0),
-                              row.text(1),
-                              static_cast<uint64_t>(row.integer(2)),
-                              row.text(3),
-                              {},
-                              {}});
-        },
-        argument));
-    for (ImageRecord& image : images) {
-        TRY(transaction.query(
-            "SELECT name, kind FROM image_names WHERE image_id=? ORDER BY name",
-            [&](const Row& row) {
-                (row.integer(1) == 0 ? image.tags : image.digests).push_back(row.text(0));
-            },
-            image.id));
+            ImageRecord& image = all->images.emplace_back();
+            image.id = row.text(0);
+            image.chain_id = row.text(1);
+            image.size = static_cast<uint64_t>(row.integer(2));
+            image.config = row.text(3);
+        }));
+    std::map<std::string_view, ImageRecord*> by_id;
+    for (ImageRecord& image : all->images) {
+        by_id[image.id] = &image;
     }
+    TRY(transaction.query("SELECT image_id, name, kind FROM image_names ORDER BY name",
+                          [&](const Row& row) {
+                              if (const auto it = by_id.find(row.text(0)); it != by_id.end()) {
+                                  ImageRecord& image = *it->second;
+                                  (row.integer(2) == 0 ? image.tags : image.digests)
+                                      .push_back(row.text(1));
+                                  all->by_name[row.text(1)] = &image;
+                              }
+                          }));
     TRY(transaction.commit());
-    return images;
+    for (ImageRecord& image : all->images) {
+        if (const auto config = parse_image_config(image.config); config.ok()) {
+            image.user = config->user;
+        }
+        all->by_id[image.id] = &image;
+    }
+    return std::shared_ptr<const Catalogue>(std::move(all));
 }
 
-Result<std::vector<ImageRecord>> ImageStore::list() {
-    return select("id<>? ORDER BY created_at, id", "");
+Result<std::shared_ptr<const Catalogue>> ImageStore::catalogue() {
+    const auto change = changes_ != nullptr ? changes_->ask() : std::nullopt;
+    {
+        const std::lock_guard lock(catalogue_mu_);
+        if (change && catalogue_ != nullptr && catalogue_->change == *change) {
+            return catalogue_;
+        }
+    }
+    auto fresh = TRY(read_catalogue());
+    const std::lock_guard lock(catalogue_mu_);
+    if (catalogue_ == nullptr || catalogue_->change < fresh->change) {
+        catalogue_ = fresh;
+    }
+    return fresh;
 }
+
+Result<std::vector<ImageRecord>> ImageStore::list() { return TRY(catalogue())->images; }
 
 Result<std::optional<ImageRecord>> ImageStore::find(const std::string& text) {
-    const auto only = [](std::vector<ImageRecord> images) {
-        return images.size() == 1 ? std::optional<ImageRecord>(std::move(images.front()))
-                                  : std::nullopt;
+    const auto all = TRY(catalogue());
+    const auto in = [](const auto& map, const std::string& key) {
+        const auto it = map.find(key);
+        return it == map.end() ? std::optional<ImageRecord>() : *it->second;
     };
     if (is_digest(text)) {
-        return only(TRY(select("id=?", text)));
+        return in(all->by_id, text);
     }
     if (const auto reference = parse_reference(text); reference.ok()) {
-        const std::string name = reference->digest.empty()
-                                     ? reference->tagged()
-                                     : reference->by_digest(reference->digest);
-        auto found = only(TRY(select("id=(SELECT image_id FROM image_names WHERE name=?)", name)));
+        auto found = in(all->by_name, reference->digest.empty()
+                                          ? reference->tagged()
+                                          : reference->by_digest(reference->digest));
         if (found) {
             return found;
         }
     }
     const std::string hex = text.rfind("sha256:", 0) == 0 ? text.substr(7) : text;
     if (hex.size() >= 6 && hex.find_first_not_of("0123456789abcdef") == std::string::npos) {
-        return only(TRY(select("id LIKE ? || '%'", "sha256:" + hex)));
+        const std::string beginning = "sha256:" + hex;
+        const auto first = all->by_id.lower_bound(beginning);
+        const auto begins = [&](auto it) {
+            return it != all->by_id.end() && it->first.starts_with(beginning);
+        };
+        if (begins(first) && !begins(std::next(first))) {
+            return std::optional<ImageRecord>(*first->second);
+        }
     }
     return std::optional<ImageRecord>();
 }
@@ -164,6 +197,7 @@ Status ImageStore::remove(const std::string& reference) {
     }
     TRY(database_.run_freeing("DELETE FROM images WHERE id=?", image->id));
     spdlog::info("image {}: removed", image->id);
+    TRY(catalogue());
     TRY(collect());
     if (is_short_of_space(directory_)) {
         // Kubelet removes images under pressure, looks at once how much of the disk is free, and
@@ -278,6 +312,7 @@ Status ImageStore::add_image(const ImageRecord& image, const std::vector<std::st
         }
     }
     TRY(transaction.commit());
+    TRY(catalogue());
     settler_.settle();
     return {};
 }

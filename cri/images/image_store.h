@@ -24,9 +24,18 @@ struct ImageRecord {
     std::string config;                ///< the configuration as the registry had it
     std::vector<std::string> tags;     ///< "docker.io/library/busybox:latest"
     std::vector<std::string> digests;  ///< "docker.io/library/busybox@sha256:..."
+    std::string user;                  ///< that its configuration names; found ones have it
 
     /// What CRI calls image_ref: a digest that names it in a registry, else the id.
     const std::string& reference() const { return digests.empty() ? id : digests.front(); }
+};
+
+/// All images of a store as they were at one moment.
+struct Catalogue {
+    int64_t change;                   ///< image_changes.count
+    std::vector<ImageRecord> images;  ///< the oldest first
+    std::map<std::string, const ImageRecord*, std::less<>> by_id;
+    std::map<std::string, const ImageRecord*, std::less<>> by_name;  ///< tags and digests
 };
 
 /// Images of one directory:
@@ -52,6 +61,9 @@ class ImageStore {
     /// By tag, by digest, by id, or by an unambiguous beginning of at least six digits of an id.
     Result<std::optional<ImageRecord>> find(const std::string& reference);
     Result<std::vector<ImageRecord>> list();
+    /// All of them, out of memory unless the rows have changed: it then costs one row, which waits for
+    /// no writer. What this process changes is in memory again when the change returns.
+    Result<std::shared_ptr<const Catalogue>> catalogue();
     /// Removes the image that `reference` names, with all its names; its files go with the last
     /// container that uses them. An image that is not there is a success.
     Status remove(const std::string& reference);
@@ -89,7 +101,7 @@ class ImageStore {
     static std::string chain_id(const std::vector<std::string>& diff_ids);
 
   private:
-    Result<std::vector<ImageRecord>> select(const std::string& where, const std::string& argument);
+    Result<std::shared_ptr<const Catalogue>> read_catalogue();
     Status make_root(const std::string& chain, const std::vector<std::string>& diff_ids);
     Result<std::vector<std::string>> forget_unused();
     Status remove_unknown(const std::string& kind, const std::string& query);
@@ -97,6 +109,9 @@ class ImageStore {
 
     const std::string directory_;
     Database& database_;
+    const std::unique_ptr<NumberQuery> changes_;
+    std::mutex catalogue_mu_;
+    std::shared_ptr<const Catalogue> catalogue_;  ///< guarded by catalogue_mu_
     std::atomic<bool> due_ = false;  ///< a collection was refused
     std::mutex roots_mu_;            ///< one root at a time: who comes second finds it made
     Settler settler_;

@@ -34,6 +34,7 @@ struct Pod {
 
     std::mutex mu;
     PodRecord record;  ///< guarded by mu; a change is in the database before it is here
+    std::mutex record_mu;  ///< beside mu while `record` is assigned, as in Container
 
     /// The thread that reads the sandbox's events; guarded, like the rest, by watch_mu.
     std::mutex watch_mu;
@@ -51,8 +52,14 @@ struct Pod {
 
     runtime::Runtime& runtime() const { return *handler.runtime; }
 
+    /// The caller holds mu.
+    void set_record(PodRecord value) {
+        const std::lock_guard lock(record_mu);
+        record = std::move(value);
+    }
+    /// The record as it is in the database. Does not wait for a change that is being written.
     PodRecord snapshot() {
-        const std::lock_guard lock(mu);
+        const std::lock_guard lock(record_mu);
         return record;
     }
 };

@@ -75,7 +75,7 @@ Status PodManager::set_state(Pod& pod, PodState state) {
     PodRecord changed = pod.record;
     changed.state = state;
     TRY(store_.update(changed));
-    pod.record = std::move(changed);
+    pod.set_record(std::move(changed));
     return {};
 }
 
@@ -194,7 +194,7 @@ Status PodManager::create(Pod& pod) {
     TRY_HOST("database", store_.update(record));
     {
         const std::lock_guard lock(pod.mu);
-        pod.record = record;
+        pod.set_record(record);
     }
     const std::string hostname = pod_hostname(config, pod.id);
     TRY(write_pod_files(settings_.pod_directory(pod.id), config, hostname, record.network.ips,

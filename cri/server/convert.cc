@@ -4,7 +4,6 @@
 
 #include "cri/containers/resources.h"
 #include "cri/containers/user.h"
-#include "cri/images/image_config.h"
 
 namespace moat::cri {
 
@@ -125,13 +124,11 @@ void fill(api::Image& out, const ImageRecord& image) {
     }
     out.set_size(image.size);
     out.mutable_spec()->set_image(image.id);
-    if (const auto config = parse_image_config(image.config); config.ok()) {
-        const ImageUser user = parse_image_user(config->user);
-        if (user.uid) {
-            out.mutable_uid()->set_value(*user.uid);
-        }
-        out.set_username(user.username);
+    const ImageUser user = parse_image_user(image.user);
+    if (user.uid) {
+        out.mutable_uid()->set_value(*user.uid);
     }
+    out.set_username(user.username);
 }
 
 bool matches(const api::PodSandboxFilter& filter, const api::PodSandbox& pod) {

@@ -69,7 +69,8 @@ Result<std::vector<api::Image>> ImageService::images(const api::ImageFilter& fil
         }
         return found;
     }
-    for (const ImageRecord& image : TRY(node_.images->list())) {
+    const auto all = TRY(node_.images->catalogue());
+    for (const ImageRecord& image : all->images) {
         fill_image(found.emplace_back(), node_.settings, image);
     }
     return found;
@@ -168,7 +169,7 @@ Result<std::vector<api::Image>> ImageService::images(const api::ImageFilter& fil
 
 ::grpc::Status ImageService::StreamImages(::grpc::ServerContext*,
                                           const api::StreamImagesRequest* request,
-                                          ::grpc::ServerWriter<api::StreamImagesResponse>* writer) {
+                                          ResponseWriter<api::StreamImagesResponse>* writer) {
     auto found = images(request->filter());
     if (!found.ok()) {
         return to_grpc(found.error());

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <grpcpp/server_context.h>
+
 #include <vector>
 
-#include "api.grpc.pb.h"
+#include "api.pb.h"
 #include "cri/server/errors.h"
+#include "cri/server/response_writer.h"
 
 namespace moat::cri {
 
@@ -11,13 +14,13 @@ namespace api = ::runtime::v1;
 struct Node;
 
 /// runtime.v1.ImageService.
-class ImageService : public api::ImageService::Service {
+class ImageService {
   public:
     explicit ImageService(Node& node) : node_(node) {}
 
 #define MOAT_RPC(Name)                                                                     \
     ::grpc::Status Name(::grpc::ServerContext* context, const api::Name##Request* request, \
-                        api::Name##Response* response) override
+                        api::Name##Response* response)
     MOAT_RPC(ListImages);
     MOAT_RPC(ImageStatus);
     MOAT_RPC(PullImage);
@@ -26,7 +29,7 @@ class ImageService : public api::ImageService::Service {
 #undef MOAT_RPC
     ::grpc::Status StreamImages(::grpc::ServerContext* context,
                                 const api::StreamImagesRequest* request,
-                                ::grpc::ServerWriter<api::StreamImagesResponse>* writer) override;
+                                ResponseWriter<api::StreamImagesResponse>* writer);
 
   private:
     Result<std::vector<api::Image>> images(const api::ImageFilter& filter);

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <grpcpp/server_context.h>
+
 #include <vector>
 
-#include "api.grpc.pb.h"
+#include "api.pb.h"
 #include "cri/server/errors.h"
+#include "cri/server/response_writer.h"
 
 namespace moat::cri {
 
@@ -12,13 +15,13 @@ struct Node;
 
 /// runtime.v1.RuntimeService, behind checked_services.h: each method validates, makes one call,
 /// converts. What is not built yet says so by its name (runtime_service_unbuilt.cc).
-class RuntimeService : public api::RuntimeService::Service {
+class RuntimeService {
   public:
     explicit RuntimeService(Node& node) : node_(node) {}
 
 #define MOAT_RPC(Name)                                                                     \
     ::grpc::Status Name(::grpc::ServerContext* context, const api::Name##Request* request, \
-                        api::Name##Response* response) override
+                        api::Name##Response* response)
     // runtime_service_node.cc
     MOAT_RPC(Version);
     MOAT_RPC(Status);
@@ -59,7 +62,7 @@ class RuntimeService : public api::RuntimeService::Service {
 #undef MOAT_RPC
 #define MOAT_STREAM(Name, Request, Response)                                         \
     ::grpc::Status Name(::grpc::ServerContext* context, const api::Request* request, \
-                        ::grpc::ServerWriter<api::Response>* writer) override
+                        ResponseWriter<api::Response>* writer)
     // runtime_service_streams.cc
     MOAT_STREAM(StreamPodSandboxes, StreamPodSandboxesRequest, StreamPodSandboxesResponse);
     MOAT_STREAM(StreamContainers, StreamContainersRequest, StreamContainersResponse);

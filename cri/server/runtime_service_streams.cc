@@ -8,42 +8,42 @@ namespace moat::cri {
 
 ::grpc::Status RuntimeService::StreamPodSandboxes(
     ::grpc::ServerContext*, const api::StreamPodSandboxesRequest* request,
-    ::grpc::ServerWriter<api::StreamPodSandboxesResponse>* writer) {
+    ResponseWriter<api::StreamPodSandboxesResponse>* writer) {
     return stream_items(*writer, pods(request->filter()),
                         [](auto& response) { return response.mutable_pod_sandboxes(); });
 }
 
 ::grpc::Status RuntimeService::StreamContainers(
     ::grpc::ServerContext*, const api::StreamContainersRequest* request,
-    ::grpc::ServerWriter<api::StreamContainersResponse>* writer) {
+    ResponseWriter<api::StreamContainersResponse>* writer) {
     return stream_items(*writer, containers(request->filter()),
                         [](auto& response) { return response.mutable_containers(); });
 }
 
 ::grpc::Status RuntimeService::StreamContainerStats(
     ::grpc::ServerContext*, const api::StreamContainerStatsRequest* request,
-    ::grpc::ServerWriter<api::StreamContainerStatsResponse>* writer) {
+    ResponseWriter<api::StreamContainerStatsResponse>* writer) {
     return stream_items(*writer, container_stats(request->filter()),
                         [](auto& response) { return response.mutable_container_stats(); });
 }
 
 ::grpc::Status RuntimeService::StreamPodSandboxStats(
     ::grpc::ServerContext*, const api::StreamPodSandboxStatsRequest* request,
-    ::grpc::ServerWriter<api::StreamPodSandboxStatsResponse>* writer) {
+    ResponseWriter<api::StreamPodSandboxStatsResponse>* writer) {
     return stream_items(*writer, pod_stats(request->filter()),
                         [](auto& response) { return response.mutable_pod_sandbox_stats(); });
 }
 
 ::grpc::Status RuntimeService::StreamPodSandboxMetrics(
     ::grpc::ServerContext*, const api::StreamPodSandboxMetricsRequest*,
-    ::grpc::ServerWriter<api::StreamPodSandboxMetricsResponse>* writer) {
+    ResponseWriter<api::StreamPodSandboxMetricsResponse>* writer) {
     return stream_items(*writer, pod_metrics(),
                         [](auto& response) { return response.mutable_pod_sandbox_metrics(); });
 }
 
 ::grpc::Status RuntimeService::GetContainerEvents(
     ::grpc::ServerContext* context, const api::GetEventsRequest*,
-    ::grpc::ServerWriter<api::ContainerEventResponse>* writer) {
+    ResponseWriter<api::ContainerEventResponse>* writer) {
     // How soon a client that went away is noticed, where nothing happens.
     constexpr std::chrono::milliseconds kLook{500};
     const auto subscription = node_.events.subscribe();
@@ -51,13 +51,13 @@ namespace moat::cri {
         return to_grpc(subscription.error());
     }
     // From here on nothing is missed, and the client may know.
-    writer->SendInitialMetadata();
+    writer->send_headers();
     while (!context->IsCancelled()) {
         const auto event = (*subscription)->next(kLook);
         if (!event.ok()) {
             return to_grpc(event.error());
         }
-        if (*event != nullptr && !writer->Write(**event)) {
+        if (*event != nullptr && !writer->write(**event)) {
             break;
         }
     }

@@ -10,12 +10,12 @@
 #include <chrono>
 #include <thread>
 
+#include "api.grpc.pb.h"
 #include "cri/metrics/metrics.h"
-#include "cri/server/checked_services.h"
 #include "cri/server/listener.h"
+#include "cri/server/methods.h"
 #include "cri/server/metrics_server.h"
 #include "cri/server/node.h"
-#include "cri/server/rpc_observer.h"
 #include "cri/server/service_manager.h"
 #include "kernel/base/cleanup.h"
 
@@ -27,9 +27,8 @@ namespace {
 constexpr int kMaxRequest = 16 << 20;
 /// Two streams of ExecSync at their limit, and room for the rest of the message.
 constexpr int kMaxResponse = 2 * static_cast<int>(kExecOutputLimit) + (1 << 20);
-/// Each call in progress has one: a stop waits for its guest, so a node's worth of them must fit.
-/// What exceeds them is refused with RESOURCE_EXHAUSTED.
-constexpr int kMaxThreads = 2048;
+/// A stop waits for its guest: a node's worth of them must fit.
+constexpr size_t kMaxThreads = 2048;
 constexpr int kMaxStreams = 1024;
 constexpr int kKeepaliveMs = 120'000;
 constexpr int kKeepaliveTimeoutMs = 20'000;
@@ -91,15 +90,14 @@ int wait_for_end(Node& node, const ConfigSource& source, const ServiceManager& s
 /// No new calls; those in progress get `grace`, then their clients are told that they were
 /// cancelled. A second signal, or handlers that do not return, end the process at once: what is
 /// half done is settled by the next start, as after a kill.
-void shut_down(::grpc::Server& server, std::chrono::seconds grace) {
+void shut_down(RpcServer& server, std::chrono::seconds grace) {
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGUSR2);
     std::thread ending([&] {
-        server.Shutdown(monotonic_in(grace));
-        server.Wait();
+        server.shut_down(monotonic_in(grace));
         kill(getpid(), SIGUSR2);
     });
     const timespec limit{(grace + kLastPatience).count(), 0};
@@ -132,31 +130,27 @@ Status serve(const Settings& settings, const ConfigSource& source) {
     const auto listener = TRY(Listener::open(path));
     CheckedRuntimeService runtime_service(*node);
     CheckedImageService image_service(*node);
+    RpcServer server(kMaxThreads);
+    add_methods(server, runtime_service, image_service);
     ::grpc::ServerBuilder builder;
-    builder.RegisterService(&runtime_service);
-    builder.RegisterService(&image_service);
     builder.SetMaxReceiveMessageSize(kMaxRequest);
     builder.SetMaxSendMessageSize(kMaxResponse);
-    ::grpc::ResourceQuota quota("cri");
-    quota.SetMaxThreads(kMaxThreads);
-    builder.SetResourceQuota(quota);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);
+    // Clients are on this machine: how much fits into the connection is not measured with pings.
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
     // Clients may ask whether the connection lives, as often as kubelet does and not much more.
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-    std::vector<std::unique_ptr<::grpc::experimental::ServerInterceptorFactoryInterface>> observers;
-    observers.push_back(make_rpc_observer());
-    builder.experimental().SetInterceptorCreators(std::move(observers));
     // A peer that is gone without a word, or never was one, is noticed: nobody times the handshake
     // of connections that we accept ourselves.
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-    const std::unique_ptr<::grpc::Server> server = builder.BuildAndStart();
-    if (server == nullptr) {
+    ::grpc::Server* const connections = server.open(builder);
+    if (connections == nullptr) {
         return internal_error("--socket " + path + ": cannot serve on it");
     }
-    listener->serve(*server);
+    listener->serve(*connections);
     const Cleanup stop([&listener] { listener->stop(); });
     SelfCheck self(path);
     const auto answers = [&self] { return self.answers(); };
@@ -179,7 +173,7 @@ Status serve(const Settings& settings, const ConfigSource& source) {
     spdlog::info("signal {}: moatd ends, its pods run on", signal);
     listener->stop();
     node->events.close();
-    shut_down(*server, std::chrono::seconds(settings.shutdown_grace_s));
+    shut_down(server, std::chrono::seconds(settings.shutdown_grace_s));
     return {};
 }
 

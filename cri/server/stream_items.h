@@ -1,9 +1,11 @@
 #pragma once
 
 #include <grpcpp/support/status.h>
-#include <grpcpp/support/sync_stream.h>
 
+#include <algorithm>
 #include <vector>
+
+#include "cri/server/response_writer.h"
 
 namespace moat::cri {
 
@@ -12,14 +14,14 @@ namespace moat::cri {
 inline constexpr size_t kStreamedAtOnce = 64;
 
 template <typename Response, typename Item, typename Items>
-::grpc::Status stream_items(::grpc::ServerWriter<Response>& writer, std::vector<Item> list,
+::grpc::Status stream_items(ResponseWriter<Response>& writer, std::vector<Item> list,
                             Items items) {
     for (size_t at = 0; at < list.size(); at += kStreamedAtOnce) {
         Response response;
         for (size_t i = at; i < std::min(list.size(), at + kStreamedAtOnce); ++i) {
             *items(response)->Add() = std::move(list[i]);
         }
-        if (!writer.Write(response)) {
+        if (!writer.write(response)) {
             return {::grpc::StatusCode::CANCELLED, "the client has gone"};
         }
     }

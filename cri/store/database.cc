@@ -40,6 +40,35 @@ Database::~Database() {
     sqlite3_close_v2(db_);
 }
 
+NumberQuery::~NumberQuery() {
+    sqlite3_finalize(statement_);
+    sqlite3_close_v2(db_);
+}
+
+std::optional<int64_t> NumberQuery::ask() {
+    const std::lock_guard lock(mu_);
+    std::optional<int64_t> number;
+    if (sqlite3_step(statement_) == SQLITE_ROW) {
+        number = sqlite3_column_int64(statement_, 0);
+    }
+    sqlite3_reset(statement_);
+    return number;
+}
+
+std::unique_ptr<NumberQuery> Database::number_query(const std::string& sql) const {
+    sqlite3* db = nullptr;
+    sqlite3_stmt* statement = nullptr;
+    // NOMUTEX: it has its own.
+    if (sqlite3_open_v2(path_.c_str(), &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, nullptr) !=
+            SQLITE_OK ||
+        sqlite3_prepare_v3(db, sql.c_str(), -1, SQLITE_PREPARE_PERSISTENT, &statement, nullptr) !=
+            SQLITE_OK) {
+        sqlite3_close_v2(db);
+        return nullptr;
+    }
+    return std::unique_ptr<NumberQuery>(new NumberQuery(db, statement));
+}
+
 Error Database::failure(std::string_view sql) const {
     const int code = sqlite3_extended_errcode(db_);
     const std::string message = std::string(sqlite3_errmsg(db_)) + " in: " + std::string(sql);

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -38,6 +39,24 @@ class Row {
 /// unless they are asked to wait for the disk; which are lost is always a tail, in the order of
 /// writing, so what a synced write says holds of all before it.
 enum class Survives { kKill, kPowerCut };
+
+/// A query for one number, on a read-only connection of its own: it waits for nobody who writes.
+/// Thread-safe.
+class NumberQuery {
+  public:
+    ~NumberQuery();
+    NumberQuery(const NumberQuery&) = delete;
+    NumberQuery& operator=(const NumberQuery&) = delete;
+    /// As committed last, by whichever process; nothing if it cannot be read at the moment.
+    std::optional<int64_t> ask();
+
+  private:
+    friend class Database;
+    NumberQuery(sqlite3* db, sqlite3_stmt* statement) : db_(db), statement_(statement) {}
+    std::mutex mu_;
+    sqlite3* db_;
+    sqlite3_stmt* statement_;
+};
 
 /// One connection to a SQLite file, shared by all threads of the process behind a mutex. The file
 /// is in WAL mode. Pods and containers do not outlive a power cut themselves: only rows that speak
@@ -96,6 +115,9 @@ class Database {
         const std::lock_guard lock(mu_);
         return query_locked(sql, &visit, args...);
     }
+
+    /// Null if it cannot be made.
+    std::unique_ptr<NumberQuery> number_query(const std::string& sql) const;
 
     /// BEGIN IMMEDIATE to commit(); rolled back when it ends without. Holds the connection's mutex,
     /// so the owner must not use the database itself meanwhile.

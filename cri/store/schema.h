@@ -66,6 +66,24 @@ inline const std::vector<std::vector<const char*>> kMigrations = {
         "ALTER TABLE roots ADD COLUMN unsynced TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE images ADD COLUMN unsynced TEXT NOT NULL DEFAULT ''",
     },
+    {
+        // Goes up whenever images or their names are others: what ImageStore keeps in memory is as
+        // good as the file while it has not (images/image_store.h).
+        "CREATE TABLE image_changes (count INTEGER NOT NULL)",
+        "INSERT INTO image_changes VALUES (0)",
+        "CREATE TRIGGER image_added AFTER INSERT ON images"
+        " BEGIN UPDATE image_changes SET count=count+1; END",
+        "CREATE TRIGGER image_changed AFTER UPDATE OF id, chain_id, size, config, created_at"
+        " ON images BEGIN UPDATE image_changes SET count=count+1; END",
+        "CREATE TRIGGER image_removed AFTER DELETE ON images"
+        " BEGIN UPDATE image_changes SET count=count+1; END",
+        "CREATE TRIGGER image_name_added AFTER INSERT ON image_names"
+        " BEGIN UPDATE image_changes SET count=count+1; END",
+        "CREATE TRIGGER image_name_changed AFTER UPDATE ON image_names"
+        " BEGIN UPDATE image_changes SET count=count+1; END",
+        "CREATE TRIGGER image_name_removed AFTER DELETE ON image_names"
+        " BEGIN UPDATE image_changes SET count=count+1; END",
+    },
 };
 
 }  // namespace moat::cri
