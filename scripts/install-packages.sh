@@ -7,7 +7,7 @@ set -euo pipefail
 build_packages=(
     ccache cmake g++ make ninja-build pkg-config python3
     libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc  # cri/: the CRI itself
-    libboost-dev libcurl4-openssl-dev libsqlite3-dev libarchive-dev libssl-dev libzstd-dev zlib1g-dev  # cri/
+    libboost-dev libcurl4-openssl-dev libsqlite3-dev libarchive-dev libssl-dev libzstd-dev libisal-dev zlib1g-dev  # cri/
     libcli11-dev nlohmann-json3-dev libspdlog-dev libtomlplusplus-dev libcpp-httplib-dev prometheus-cpp-dev libyaml-cpp-dev  # command line, config.json, log, moatd.toml, CDI
     libseccomp-dev libcap-dev libzydis-dev         # confinement; instruction lengths
     doctest-dev                                    # unit/

@@ -35,8 +35,8 @@ struct Container {
     std::mutex mu;
     std::condition_variable changed;  ///< notified when record.phase changes
     ContainerRecord record;  ///< guarded by mu; a change is in the database before it is here
-    /// Beside mu while `record` is assigned: mu is held while the database writes, and who only looks
-    /// does not wait for that.
+    /// Beside mu while `record` is assigned: mu is held while the database writes, and who only
+    /// looks does not wait for that.
     std::mutex record_mu;
     /// A start is on its way, whose event comes before that of an end; guarded by mu.
     bool starting = false;

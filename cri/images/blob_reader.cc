@@ -1,8 +1,8 @@
 #include "cri/images/blob_reader.h"
 
 #include <fcntl.h>
+#include <isa-l/igzip_lib.h>
 #include <unistd.h>
-#include <zlib.h>
 #define ZSTD_STATIC_LINKING_ONLY  // for the magic numbers, which are stable
 #include <zstd.h>
 
@@ -61,48 +61,96 @@ class PlainReader : public Reader {
     Result<std::string_view> unpack() override { return fill(); }
 };
 
+/// By ISA-L: unpacking is most of what a pull costs, and zlib takes three times as long for it.
 class GzipReader : public Reader {
   public:
-    explicit GzipReader(ScopedFd fd) : Reader(std::move(fd)) {
-        inflateInit2(&stream_, 15 + 16);  // 16: gzip headers only (zlib.h)
-    }
-    ~GzipReader() override { inflateEnd(&stream_); }
+    explicit GzipReader(ScopedFd fd) : Reader(std::move(fd)) { isal_inflate_init(&state_); }
 
     Result<std::string_view> unpack() override {
         for (;;) {
-            if (stream_.avail_in == 0) {
-                const std::string_view got = TRY(fill());
-                if (got.empty()) {
-                    return in_member_ ? Result<std::string_view>(
-                                            Error(EBADMSG, "the gzip stream is cut off"))
-                                      : Result<std::string_view>(std::string_view());
-                }
-                stream_.next_in = reinterpret_cast<Bytef*>(input_.data());
-                stream_.avail_in = static_cast<uInt>(got.size());
+            // What it has taken in may fill more than one output buffer.
+            if (state_.avail_in == 0 && !full_ && !TRY(more())) {
+                return in_member_ ? Result<std::string_view>(cut_off())
+                                  : Result<std::string_view>(std::string_view());
             }
             if (!in_member_) {
                 // pigz and stargz write many members; their contents follow each other.
-                inflateReset(&stream_);
                 in_member_ = true;
+                TRY(skip_header());
+                isal_inflate_reset(&state_);
+                state_.crc_flag = ISAL_GZIP_NO_HDR_VER;  // the trailer's checksum counts
             }
-            stream_.next_out = reinterpret_cast<Bytef*>(output_.data());
-            stream_.avail_out = static_cast<uInt>(output_.size());
-            const int code = inflate(&stream_, Z_NO_FLUSH);
-            if (code == Z_STREAM_END) {
+            state_.next_out = reinterpret_cast<uint8_t*>(output_.data());
+            state_.avail_out = static_cast<uint32_t>(output_.size());
+            if (const int code = isal_inflate(&state_); code != ISAL_DECOMP_OK) {
+                return Error(EBADMSG, code == ISAL_INCORRECT_CHECKSUM ? "gzip: wrong checksum"
+                                                                      : "gzip: damaged");
+            }
+            full_ = state_.avail_out == 0;
+            if (state_.block_state == ISAL_BLOCK_FINISH) {
                 in_member_ = false;
-            } else if (code != Z_OK && code != Z_BUF_ERROR) {
-                return Error(EBADMSG, std::string("gzip: ") +
-                                          (stream_.msg != nullptr ? stream_.msg : "damaged"));
+                full_ = false;
             }
-            if (const size_t n = output_.size() - stream_.avail_out; n != 0) {
+            if (const size_t n = output_.size() - state_.avail_out; n != 0) {
                 return std::string_view(output_.data(), n);
             }
         }
     }
 
   private:
-    z_stream stream_{};
-    bool in_member_ = true;
+    static constexpr int kHasHeaderChecksum = 2, kHasExtra = 4, kHasName = 8, kHasComment = 16,
+                         kReserved = 0xe0;
+
+    static Error cut_off() { return Error(EBADMSG, "the gzip stream is cut off"); }
+
+    /// False at the end of the file.
+    Result<bool> more() {
+        const std::string_view got = TRY(fill());
+        state_.next_in = reinterpret_cast<uint8_t*>(input_.data());
+        state_.avail_in = static_cast<uint32_t>(got.size());
+        return !got.empty();
+    }
+    Result<int> byte() {
+        if (state_.avail_in == 0 && !TRY(more())) {
+            return cut_off();
+        }
+        --state_.avail_in;
+        return *state_.next_in++;
+    }
+    Status skip(int bytes) {
+        for (; bytes > 0; --bytes) {
+            TRY(byte());
+        }
+        return {};
+    }
+    /// RFC 1952, section 2.3. Not by isal_read_gzip_header(), which loses its place when a name or
+    /// an extra field goes over the end of the input buffer.
+    Status skip_header() {
+        int start[4];  // two of magic, method, flags
+        for (int& one : start) {
+            one = TRY(byte());
+        }
+        if (start[0] != 0x1f || start[1] != 0x8b) {
+            return Error(EBADMSG, "gzip: no header");
+        }
+        if (start[2] != 8 || (start[3] & kReserved) != 0) {
+            return Error(EBADMSG, "gzip: unknown compression method or flags");
+        }
+        TRY(skip(6));  // time, level, system
+        if ((start[3] & kHasExtra) != 0) {
+            const int low = TRY(byte());
+            TRY(skip(low | TRY(byte()) << 8));
+        }
+        for (const int text : {kHasName, kHasComment}) {
+            while ((start[3] & text) != 0 && TRY(byte()) != 0) {
+            }
+        }
+        return skip((start[3] & kHasHeaderChecksum) != 0 ? 2 : 0);
+    }
+
+    inflate_state state_;
+    bool in_member_ = false;
+    bool full_ = false;  ///< the last output buffer: there may be more without any new input
 };
 
 class ZstdReader : public Reader {

@@ -98,28 +98,26 @@ Result<std::shared_ptr<const Catalogue>> ImageStore::read_catalogue() {
     auto transaction = TRY(database_.begin_reading());
     TRY(transaction.query("SELECT count FROM image_changes",
                           [&](const Row& row) { all->change = row.integer(0); }));
-    TRY(transaction.query(
-        "SELECT id, chain_id, size, config FROM images ORDER BY created_at, id",
-        [&](const Row& row) {
-            ImageRecord& image = all->images.emplace_back();
-            image.id = row.text(0);
-            image.chain_id = row.text(1);
-            image.size = static_cast<uint64_t>(row.integer(2));
-            image.config = row.text(3);
-        }));
+    TRY(transaction.query("SELECT id, chain_id, size, config FROM images ORDER BY created_at, id",
+                          [&](const Row& row) {
+                              ImageRecord& image = all->images.emplace_back();
+                              image.id = row.text(0);
+                              image.chain_id = row.text(1);
+                              image.size = static_cast<uint64_t>(row.integer(2));
+                              image.config = row.text(3);
+                          }));
     std::map<std::string_view, ImageRecord*> by_id;
     for (ImageRecord& image : all->images) {
         by_id[image.id] = &image;
     }
-    TRY(transaction.query("SELECT image_id, name, kind FROM image_names ORDER BY name",
-                          [&](const Row& row) {
-                              if (const auto it = by_id.find(row.text(0)); it != by_id.end()) {
-                                  ImageRecord& image = *it->second;
-                                  (row.integer(2) == 0 ? image.tags : image.digests)
-                                      .push_back(row.text(1));
-                                  all->by_name[row.text(1)] = &image;
-                              }
-                          }));
+    TRY(transaction.query(
+        "SELECT image_id, name, kind FROM image_names ORDER BY name", [&](const Row& row) {
+            if (const auto it = by_id.find(row.text(0)); it != by_id.end()) {
+                ImageRecord& image = *it->second;
+                (row.integer(2) == 0 ? image.tags : image.digests).push_back(row.text(1));
+                all->by_name[row.text(1)] = &image;
+            }
+        }));
     TRY(transaction.commit());
     for (ImageRecord& image : all->images) {
         if (const auto config = parse_image_config(image.config); config.ok()) {
@@ -158,9 +156,9 @@ Result<std::optional<ImageRecord>> ImageStore::find(const std::string& text) {
         return in(all->by_id, text);
     }
     if (const auto reference = parse_reference(text); reference.ok()) {
-        auto found = in(all->by_name, reference->digest.empty()
-                                          ? reference->tagged()
-                                          : reference->by_digest(reference->digest));
+        auto found =
+            in(all->by_name, reference->digest.empty() ? reference->tagged()
+                                                       : reference->by_digest(reference->digest));
         if (found) {
             return found;
         }

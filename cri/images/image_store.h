@@ -61,8 +61,8 @@ class ImageStore {
     /// By tag, by digest, by id, or by an unambiguous beginning of at least six digits of an id.
     Result<std::optional<ImageRecord>> find(const std::string& reference);
     Result<std::vector<ImageRecord>> list();
-    /// All of them, out of memory unless the rows have changed: it then costs one row, which waits for
-    /// no writer. What this process changes is in memory again when the change returns.
+    /// All of them, out of memory unless the rows have changed: it then costs one row, which waits
+    /// for no writer. What this process changes is in memory again when the change returns.
     Result<std::shared_ptr<const Catalogue>> catalogue();
     /// Removes the image that `reference` names, with all its names; its files go with the last
     /// container that uses them. An image that is not there is a success.
@@ -112,8 +112,8 @@ class ImageStore {
     const std::unique_ptr<NumberQuery> changes_;
     std::mutex catalogue_mu_;
     std::shared_ptr<const Catalogue> catalogue_;  ///< guarded by catalogue_mu_
-    std::atomic<bool> due_ = false;  ///< a collection was refused
-    std::mutex roots_mu_;            ///< one root at a time: who comes second finds it made
+    std::atomic<bool> due_ = false;               ///< a collection was refused
+    std::mutex roots_mu_;  ///< one root at a time: who comes second finds it made
     Settler settler_;
     Trash trash_;
 };

@@ -33,7 +33,7 @@ struct Pod {
     std::shared_mutex operation;
 
     std::mutex mu;
-    PodRecord record;  ///< guarded by mu; a change is in the database before it is here
+    PodRecord record;      ///< guarded by mu; a change is in the database before it is here
     std::mutex record_mu;  ///< beside mu while `record` is assigned, as in Container
 
     /// The thread that reads the sandbox's events; guarded, like the rest, by watch_mu.

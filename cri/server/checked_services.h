@@ -11,13 +11,13 @@ namespace moat::cri {
 
 #define MOAT_RPC(Name)                                                                     \
     ::grpc::Status Name(::grpc::ServerContext* context, const api::Name##Request* request, \
-                        api::Name##Response* response) {                          \
+                        api::Name##Response* response) {                                   \
         const auto checked = check_request(*request);                                      \
         return checked.ok() ? Base::Name(context, request, response) : to_grpc(checked);   \
     }
 #define MOAT_STREAM(Name, Request, Response)                                           \
     ::grpc::Status Name(::grpc::ServerContext* context, const api::Request* request,   \
-                        ResponseWriter<api::Response>* writer) {        \
+                        ResponseWriter<api::Response>* writer) {                       \
         const auto checked = check_request(*request);                                  \
         return checked.ok() ? Base::Name(context, request, writer) : to_grpc(checked); \
     }

@@ -13,11 +13,10 @@ void add_methods(RpcServer& server, CheckedRuntimeService& runtime, CheckedImage
     };
 #define MOAT_NEVER(Name) of_runtime(#Name, RpcServer::Waits::kNever, &Runtime::Name)
 #define MOAT_MAY(Name) of_runtime(#Name, RpcServer::Waits::kMay, &Runtime::Name)
-#define MOAT_STREAM(Name) \
-    server.add("/runtime.v1.RuntimeService/" #Name, runtime, &Runtime::Name)
+#define MOAT_STREAM(Name) server.add("/runtime.v1.RuntimeService/" #Name, runtime, &Runtime::Name)
     // What these look at is in memory: records that are copied under locks of their own
-    // (Container::snapshot), images behind ImageStore's catalogue. The verbose ones read what was just
-    // written.
+    // (Container::snapshot), images behind ImageStore's catalogue. The verbose ones read what was
+    // just written.
     MOAT_NEVER(Version);
     MOAT_NEVER(PodSandboxStatus);
     MOAT_NEVER(ListPodSandbox);

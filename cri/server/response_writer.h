@@ -4,8 +4,8 @@
 
 namespace moat::cri {
 
-/// The messages of one call's answer, on their way to the client. Each function waits until gRPC has
-/// taken what it is given; false: the client has gone.
+/// The messages of one call's answer, on their way to the client. Each function waits until gRPC
+/// has taken what it is given; false: the client has gone.
 class MessageSink {
   public:
     virtual ~MessageSink() = default;

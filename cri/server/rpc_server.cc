@@ -17,8 +17,8 @@ constexpr size_t kShortRequest = 64 << 10;
 
 }  // namespace
 
-/// One call. The reading thread owns it until it is handed to a worker; it goes when gRPC has told both
-/// that its status is sent and that it is over.
+/// One call. The reading thread owns it until it is handed to a worker; it goes when gRPC has told
+/// both that its status is sent and that it is over.
 class RpcServer::Call final : public MessageSink {
   public:
     enum class Event { kArrived, kRequest, kSent, kFinished, kOver };
@@ -40,7 +40,8 @@ class RpcServer::Call final : public MessageSink {
     void carry_out() {
         const Method& m = *method;
         const std::unique_ptr<Message> message(m.request->New());
-        const std::unique_ptr<Message> response(m.response != nullptr ? m.response->New() : nullptr);
+        const std::unique_ptr<Message> response(m.response != nullptr ? m.response->New()
+                                                                      : nullptr);
         ::grpc::Status status;
         {
             RpcObserver observer(m.name);
@@ -199,7 +200,8 @@ void RpcServer::dispatch(Call& call) {
     if (call.method->waits == Waits::kNever && call.request.Length() <= kShortRequest) {
         call.carry_out();
     } else if (!workers_.run([&call] { call.carry_out(); })) {
-        call.answer({::grpc::StatusCode::RESOURCE_EXHAUSTED, "too many calls in progress"}, nullptr);
+        call.answer({::grpc::StatusCode::RESOURCE_EXHAUSTED, "too many calls in progress"},
+                    nullptr);
     }
 }
 

@@ -21,19 +21,19 @@ namespace moat::cri {
 
 /// Takes calls off the connections and has methods carry them out.
 ///
-/// One thread does all the reading. gRPC's own synchronous server has two take turns, and each event
-/// of a call wakes the other one: ten futex calls a call, on a busy machine as many waits for a CPU.
-/// Here a method that never waits is carried out by the reading thread, between reading the request
-/// and writing the answer; any other gets a thread of its own, which writes its answer itself. A call
-/// whose request has not come costs no thread.
+/// One thread does all the reading. gRPC's own synchronous server has two take turns, and each
+/// event of a call wakes the other one: ten futex calls a call, on a busy machine as many waits for
+/// a CPU. Here a method that never waits is carried out by the reading thread, between reading the
+/// request and writing the answer; any other gets a thread of its own, which writes its answer
+/// itself. A call whose request has not come costs no thread.
 class RpcServer {
   public:
-    /// Of a method. kNever: it waits for no disk, no lock that is held across such a wait and no other
-    /// process, and takes less than a few milliseconds; nobody else is served meanwhile.
+    /// Of a method. kNever: it waits for no disk, no lock that is held across such a wait and no
+    /// other process, and takes less than a few milliseconds; nobody else is served meanwhile.
     enum class Waits { kNever, kMay };
 
-    /// Each call in progress that may wait has a thread; those beyond `most_threads` are refused with
-    /// RESOURCE_EXHAUSTED.
+    /// Each call in progress that may wait has a thread; those beyond `most_threads` are refused
+    /// with RESOURCE_EXHAUSTED.
     explicit RpcServer(size_t most_threads) : workers_(most_threads) {}
     ~RpcServer();
 
@@ -65,8 +65,8 @@ class RpcServer {
 
     /// Makes `builder`'s server and begins to serve it; null: it cannot be made.
     ::grpc::Server* open(::grpc::ServerBuilder& builder);
-    /// No new calls; those in progress get until `deadline`, then their clients are told that they were
-    /// cancelled. Returns when all methods have.
+    /// No new calls; those in progress get until `deadline`, then their clients are told that they
+    /// were cancelled. Returns when all methods have.
     void shut_down(gpr_timespec deadline);
 
   private:

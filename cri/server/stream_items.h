@@ -14,8 +14,7 @@ namespace moat::cri {
 inline constexpr size_t kStreamedAtOnce = 64;
 
 template <typename Response, typename Item, typename Items>
-::grpc::Status stream_items(ResponseWriter<Response>& writer, std::vector<Item> list,
-                            Items items) {
+::grpc::Status stream_items(ResponseWriter<Response>& writer, std::vector<Item> list, Items items) {
     for (size_t at = 0; at < list.size(); at += kStreamedAtOnce) {
         Response response;
         for (size_t i = at; i < std::min(list.size(), at + kStreamedAtOnce); ++i) {

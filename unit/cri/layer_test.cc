@@ -42,10 +42,19 @@ struct Place {
     }
 };
 
-std::string gzip(const std::string& plain) {
+/// `comment` goes into the header, with a name, an extra field and the header's checksum.
+std::string gzip(const std::string& plain, const std::string& comment = "") {
     z_stream stream{};
     REQUIRE(deflateInit2(&stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK);
-    std::string out(deflateBound(&stream, plain.size()), '\0');
+    gz_header header{};
+    if (!comment.empty()) {
+        header.name = header.comment = reinterpret_cast<Bytef*>(const_cast<char*>(comment.c_str()));
+        header.extra = header.comment;
+        header.extra_len = 3;
+        header.hcrc = 1;
+        REQUIRE(deflateSetHeader(&stream, &header) == Z_OK);
+    }
+    std::string out(deflateBound(&stream, plain.size()) + 2 * comment.size() + 20, '\0');
     stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(plain.data()));
     stream.avail_in = static_cast<uInt>(plain.size());
     stream.next_out = reinterpret_cast<Bytef*>(out.data());
@@ -91,8 +100,12 @@ TEST_CASE("layer: files, directories, links and modes come out as they went in")
 TEST_CASE("layer: gzip, gzip of two members and zstd unpack to the same, with the same diff id") {
     const std::string tar = TarBuilder().file("a", std::string(300'000, 'x')).finish();
     const std::string half = tar.substr(0, 100'000);
-    for (const std::string& blob : {tar, gzip(tar), gzip(half) + gzip(tar.substr(100'000)),
-                                    zstd(tar), zstd(half) + zstd(tar.substr(100'000))}) {
+    // Longer than the reader's buffer.
+    const std::string comment(200'000, 'c');
+    for (const std::string& blob :
+         {tar, gzip(tar), gzip(half) + gzip(tar.substr(100'000)), gzip(tar, comment),
+          gzip(half) + gzip(tar.substr(100'000), comment), zstd(tar),
+          zstd(half) + zstd(tar.substr(100'000))}) {
         Place place;
         REQUIRE(write_file(place.dir / "blob", blob).ok());
         const auto reader = BlobReader::open(place.dir / "blob");
@@ -117,6 +130,25 @@ TEST_CASE("layer: a blob that is cut off is an error") {
     }
     Place place;
     CHECK_FALSE(place.unpack("this is no tar at all, " + std::string(2000, 'x')).ok());
+}
+
+TEST_CASE("layer: a gzip stream is refused for its header, its checksum and what is behind it") {
+    const std::string tar = TarBuilder().file("a", "text").finish();
+    const std::string good = gzip(tar);
+    const auto with = [&](size_t at, char value) {
+        std::string bad = good;
+        bad[at] = value;
+        return bad;
+    };
+    for (const std::string& blob :
+         {with(2, 7), with(3, '\x80'), with(good.size() - 8, ~good[good.size() - 8]),
+          with(good.size() - 4, ~good[good.size() - 4]), good + "rubbish", good + good.substr(0, 5),
+          good.substr(0, good.size() - 1)}) {
+        Place place;
+        const auto layer = place.unpack(blob);
+        CHECK_FALSE(layer.ok());
+        CHECK(contains(message_of(layer), "gzip"));
+    }
 }
 
 TEST_CASE("layer: dot-dot in a name is refused by its name") {
