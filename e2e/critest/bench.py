@@ -149,6 +149,7 @@ def main():
                 print(f"pass {number + 1}, {name} ({time.monotonic() - began:.0f} s, load {loads[-1]:.1f}): "
                       + ", ".join(f"{o} {statistics.median(times[o]):.1f}" for o in OPERATIONS), flush=True)
     finally:
+        os.makedirs(os.path.join(harness.BUILD_ROOT, "test-logs"), exist_ok=True)
         for service in reversed(services):
             service.stop()
             shutil.copy(service.log_path, os.path.join(harness.BUILD_ROOT, "test-logs", f"bench-cri-{service.name}.log"))
