@@ -122,12 +122,14 @@ void test_futex_operation(Program& p, Label* direct, Label* otherwise) {
 
 /// The direct calls, with the call's number loaded: allowed, or notified where they may touch the
 /// stub or change more than the caller's own memory. For other calls the program goes on behind.
-void add_direct_calls(Program& p) {
+void add_direct_calls(Program& p, Label* trap) {
     Label allow, notify, range;
     // Private and anonymous, and nothing that the sentry answers otherwise than the host. The host
-    // does not look at the descriptor.
-    Label not_mmap, placed;
+    // does not look at the descriptor. A file's mapping is an order, so it comes with registers.
+    Label not_mmap;
     p.jump_equal(SYS_mmap, nullptr, &not_mmap);
+    p.load(argument_low(3));
+    p.jump(BPF_JSET | BPF_K, MAP_ANONYMOUS, nullptr, trap);
     p.load(argument_low(2) + 4);
     p.jump_equal(0, nullptr, &notify);
     p.load(argument_low(2));
@@ -250,15 +252,14 @@ std::vector<sock_filter> build_guest_filter() {
     p.bind(general);
 
     p.load(kNr);
-    Label native;
+    Label native, trap;
     p.jump_at_least(0x40000000, nullptr, &native);
     p.ret(SECCOMP_RET_KILL_PROCESS);
     p.bind(native);
-    Label trap;
     for (const uint32_t number : kTrapped) {
         p.jump_equal(number, &trap, nullptr);
     }
-    add_direct_calls(p);
+    add_direct_calls(p, &trap);
     p.ret(SECCOMP_RET_USER_NOTIF);
     p.bind(trap);
     p.ret(SECCOMP_RET_TRAP);

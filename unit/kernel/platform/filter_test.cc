@@ -73,7 +73,6 @@ TEST_CASE("what the sentry has to answer is notified") {
     for (const Call& call : {
              Call{SYS_getpid, {}},
              Call{SYS_brk, {kHeap}},
-             Call{SYS_mmap, {0, 4096, PROT_READ, MAP_PRIVATE, 3, 0}},                 // a file
              Call{SYS_mmap, {0, 4096, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, 0, 0}},  // shared
              Call{SYS_mmap, {0, 4096, PROT_READ, kPrivate | MAP_LOCKED, ~0ull, 0}},
              Call{SYS_mmap, {0, 4096, PROT_READ, kPrivate | MAP_HUGETLB, ~0ull, 0}},
@@ -93,6 +92,12 @@ TEST_CASE("what the sentry has to answer is notified") {
         CAPTURE(call.arguments[0]);
         CHECK(ask_guest_filter(call) == SECCOMP_RET_USER_NOTIF);
     }
+}
+
+TEST_CASE("what the sentry does by orders comes into the stub at once") {
+    CHECK(ask_guest_filter({SYS_mmap, {0, 4096, PROT_READ, MAP_PRIVATE, 3, 0}}) ==
+          SECCOMP_RET_TRAP);  // a file
+    CHECK(ask_guest_filter({SYS_clone, {}}) == SECCOMP_RET_TRAP);
 }
 
 TEST_CASE("no direct call reaches the stub's area, whatever its range") {
