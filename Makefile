@@ -24,13 +24,13 @@ run: build ## run a pod of two containers in the sandbox and show what it sees (
 
 test: build ## run every test: unit, guest syscalls natively and in the sentry, OCI, CRI, critest, kubelet, a cluster
 	@scripts/install-packages.sh test
-	@scripts/run-suites.py unit syscalls-linux syscalls-sentry oci cri critest kubelet cluster
+	@scripts/run-suites.py unit syscalls-linux syscalls-sentry syscalls-traced oci cri critest kubelet cluster
 
 check-unit: build ## run the unit tests
 	@scripts/run-suites.py unit
 
 check-syscalls: build ## run the guest syscall tests natively and in the sentry
-	@scripts/run-suites.py syscalls-linux syscalls-sentry
+	@scripts/run-suites.py syscalls-linux syscalls-sentry syscalls-traced
 
 check-oci: build ## run moat by its command line on OCI bundles
 	@scripts/install-packages.sh test

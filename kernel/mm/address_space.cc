@@ -260,7 +260,9 @@ std::string AddressSpace::translate_maps(const char* host_file, const Path& root
                     }
                 }
             }
-        } else if (start == layout.brk_start && stop == layout.brk_mapped_end) {
+        } else if (platform::host_keeps_heap()
+                       ? name == "[heap]"
+                       : start == layout.brk_start && stop == layout.brk_mapped_end) {
             name = "[heap]";
         } else if (layout.stack_top > start && layout.stack_top <= stop) {
             name = "[stack]";

@@ -58,6 +58,7 @@ class AddressSpace final : public RefCounted {
 
     struct Layout {
         uint64_t brk_start = 0;
+        // Where the host does not keep the heap (platform::host_keeps_heap()):
         uint64_t brk = 0;
         uint64_t brk_mapped_end = 0;  ///< page-aligned; beyond brk, grown in larger steps
         uint64_t stack_top = 0;

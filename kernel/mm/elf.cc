@@ -8,12 +8,14 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
 
 #include "kernel/fs/vfs.h"
+#include "kernel/platform/filter.h"
 #include "kernel/platform/layout.h"
 #include "kernel/task/container.h"
 #include "kernel/task/task.h"
@@ -174,6 +176,24 @@ class InitialStack {
     std::vector<uint64_t> words_;
 };
 
+/// The order that tells the host what a process' address space looks like: where its heap begins,
+/// for brk(2), and its arguments, for those who look at it with the node's ps(1).
+platform::Order host_layout_order(const platform::HostThread& thread,
+                                  const AddressSpace::Layout& layout) {
+    prctl_mm_map map{};
+    map.start_code = layout.code_start, map.end_code = layout.code_end;
+    map.start_data = map.end_data = layout.code_end;
+    map.start_brk = map.brk = layout.brk_start;
+    map.start_stack = layout.stack_top;
+    map.arg_start = layout.arg_start, map.arg_end = layout.arg_end;
+    map.env_start = layout.env_start, map.env_end = layout.env_end;
+    map.exe_fd = ~0u;
+    static_assert(sizeof map <= sizeof(platform::Slot::marshal));
+    memcpy(const_cast<uint8_t*>(thread.slot().marshal), &map, sizeof map);
+    const uint64_t address = platform::slot_address(thread.slot_index()) + MOAT_S_MARSHAL;
+    return {SYS_prctl, {PR_SET_MM, PR_SET_MM_MAP, address, sizeof map, 0}};
+}
+
 }  // namespace
 
 Result<LoadedImage> load_image(Task& task, const LoadRequest& request) {
@@ -282,6 +302,19 @@ Result<LoadedImage> load_image(Task& task, const LoadRequest& request) {
         return Errno(E2BIG);
     }
 
+    AddressSpace::Layout layout;
+    layout.brk_start = page_up(image.end) + (request.randomize ? random_pages(13) : 0);
+    layout.brk = layout.brk_mapped_end = layout.brk_start;
+    layout.stack_top = stack_top;
+    layout.stack_bottom = stack_top - stack_size;
+    layout.arg_start = stack.address_of(0);
+    layout.arg_end = stack.address_of(arguments_end);
+    layout.env_start = layout.arg_end;
+    layout.env_end = stack.address_of(environment_end);
+    layout.code_start = image.code_start;
+    layout.code_end = image.code_end;
+    layout.auxv = std::move(auxv);
+
     std::vector<platform::Order> orders = std::move(image.orders);
     orders.insert(orders.end(), interpreter.orders.begin(), interpreter.orders.end());
     orders.push_back(
@@ -300,6 +333,9 @@ Result<LoadedImage> load_image(Task& task, const LoadRequest& request) {
         return Errno(EAGAIN);
     }
     loaded.mm = make_ref<AddressSpace>(process);  // kills the process if we fail from here on
+    if (platform::host_keeps_heap()) {
+        orders.push_back(host_layout_order(*loaded.thread, layout));
+    }
     auto& listener = loaded.thread->listener();
     if (interpreter_fd >= 0) {
         TRY(listener.lend(loaded.thread->event_id, interpreter_fd, kInterpreterFd));
@@ -336,18 +372,6 @@ Result<LoadedImage> load_image(Task& task, const LoadRequest& request) {
         loaded.mm->note_mapped_file(interpreter_fd, interpreter_file);
     }
 
-    AddressSpace::Layout layout;
-    layout.brk_start = page_up(image.end) + (request.randomize ? random_pages(13) : 0);
-    layout.brk = layout.brk_mapped_end = layout.brk_start;
-    layout.stack_top = stack_top;
-    layout.stack_bottom = stack_top - stack_size;
-    layout.arg_start = stack.address_of(0);
-    layout.arg_end = stack.address_of(arguments_end);
-    layout.env_start = layout.arg_end;
-    layout.env_end = stack.address_of(environment_end);
-    layout.code_start = image.code_start;
-    layout.code_end = image.code_end;
-    layout.auxv = std::move(auxv);
     loaded.mm->set_layout(std::move(layout));
 
     loaded.registers.rip = entry;

@@ -4,6 +4,7 @@
 #include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include <cstddef>
@@ -122,8 +123,11 @@ void test_futex_operation(Program& p, Label* direct, Label* otherwise) {
 
 /// The direct calls, with the call's number loaded: allowed, or notified where they may touch the
 /// stub or change more than the caller's own memory. For other calls the program goes on behind.
-void add_direct_calls(Program& p, Label* trap) {
+void add_direct_calls(Program& p, Label* trap, bool direct_brk) {
     Label allow, notify, range;
+    if (direct_brk) {
+        p.jump_equal(SYS_brk, &allow, nullptr);  // never over what is there, the stub included
+    }
     // Private and anonymous, and nothing that the sentry answers otherwise than the host. The host
     // does not look at the descriptor. A file's mapping is an order, so it comes with registers.
     Label not_mmap;
@@ -183,7 +187,16 @@ void add_direct_calls(Program& p, Label* trap) {
 
 }  // namespace
 
-std::vector<sock_filter> build_guest_filter() {
+bool host_keeps_heap() {
+    static const bool keeps = [] {
+        unsigned size = 0;
+        return ::prctl(PR_SET_MM, PR_SET_MM_MAP_SIZE, &size, 0, 0) == 0 &&
+               size == sizeof(prctl_mm_map);
+    }();
+    return keeps;
+}
+
+std::vector<sock_filter> build_guest_filter(bool direct_brk) {
     Program p;
     // 32-bit and x32 entries have other tables: no guest of ours is built for them.
     Label right_arch;
@@ -259,7 +272,7 @@ std::vector<sock_filter> build_guest_filter() {
     for (const uint32_t number : kTrapped) {
         p.jump_equal(number, &trap, nullptr);
     }
-    add_direct_calls(p, &trap);
+    add_direct_calls(p, &trap, direct_brk);
     p.ret(SECCOMP_RET_USER_NOTIF);
     p.bind(trap);
     p.ret(SECCOMP_RET_TRAP);
@@ -271,24 +284,23 @@ std::vector<sock_filter> build_ending_filter(DirectCalls group) {
     Label allow, trap;
     p.load(kArch);
     p.jump_equal(AUDIT_ARCH_X86_64, nullptr, &allow);  // the guest filter's to refuse
+    // But for what the sentry orders, and a forked child's mapping of its area.
+    Label guests;
+    p.load(kIp + 4);
+    p.jump_equal(high(MOAT_STUB_BASE), nullptr, &guests);
+    p.load(kIp);
+    p.jump_equal(low(after(MOAT_STUB_BATCH_INSTRUCTION)), &allow, nullptr);
+    p.jump_equal(low(after(MOAT_STUB_MAP_INSTRUCTION)), nullptr, &guests);
+    p.load(argument_low(0));
+    p.jump_equal(low(MOAT_AREA_BASE), nullptr, &guests);
+    p.load(argument_low(0) + 4);
+    p.jump_equal(high(MOAT_AREA_BASE), &allow, &guests);
+    p.bind(guests);
+    p.load(kNr);
     if (group == kFutexCalls) {
-        p.load(kNr);
         p.jump_equal(SYS_futex, nullptr, &allow);
         test_futex_operation(p, &trap, &allow);
     } else {
-        // But for what the sentry orders, and a forked child's mapping of its area.
-        Label guests;
-        p.load(kIp + 4);
-        p.jump_equal(high(MOAT_STUB_BASE), nullptr, &guests);
-        p.load(kIp);
-        p.jump_equal(low(after(MOAT_STUB_BATCH_INSTRUCTION)), &allow, nullptr);
-        p.jump_equal(low(after(MOAT_STUB_MAP_INSTRUCTION)), nullptr, &guests);
-        p.load(argument_low(0));
-        p.jump_equal(low(MOAT_AREA_BASE), nullptr, &guests);
-        p.load(argument_low(0) + 4);
-        p.jump_equal(high(MOAT_AREA_BASE), &allow, &guests);
-        p.bind(guests);
-        p.load(kNr);
         for (const uint32_t number : kMemoryCallNumbers) {
             p.jump_equal(number, &trap, nullptr);
         }

@@ -21,8 +21,8 @@ enum DirectCalls : uint8_t {
     kFutexCalls = 2,
     kAllDirectCalls = 3,
 };
-inline constexpr uint32_t kMemoryCallNumbers[] = {SYS_mmap, SYS_munmap, SYS_mprotect, SYS_mremap,
-                                                  SYS_madvise};
+inline constexpr uint32_t kMemoryCallNumbers[] = {SYS_mmap,   SYS_munmap,  SYS_mprotect,
+                                                  SYS_mremap, SYS_madvise, SYS_brk};
 /// The operations, without FUTEX_CLOCK_REALTIME.
 inline constexpr uint32_t kDirectFutexOperations[] = {
     FUTEX_WAIT_PRIVATE,        FUTEX_WAKE_PRIVATE,    FUTEX_REQUEUE_PRIVATE,
@@ -43,8 +43,13 @@ inline constexpr uint32_t kHarmlessAdvice = [] {
     return bits;
 }();
 
-/// The seccomp filter of every guest thread; see filter.cc for each rule's reason.
-std::vector<sock_filter> build_guest_filter();
+/// Whether the host can be told where a process' heap begins (PR_SET_MM_MAP, prctl(2); Linux built
+/// with CONFIG_CHECKPOINT_RESTORE), so that brk(2) may be direct.
+bool host_keeps_heap();
+
+/// The seccomp filter of every guest thread; see filter.cc for each rule's reason. `direct_brk`:
+/// the host keeps the heaps of all guest processes.
+std::vector<sock_filter> build_guest_filter(bool direct_brk);
 /// A filter on top of it that brings one group of direct calls into the stub.
 std::vector<sock_filter> build_ending_filter(DirectCalls group);
 

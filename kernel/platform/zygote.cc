@@ -44,7 +44,7 @@ Result<ScopedFd> write_stub_image() {
         memcpy(&image[program - MOAT_STUB_BASE], &length, sizeof length);
         memcpy(&image[code - MOAT_STUB_BASE], filter.data(), filter.size() * sizeof(sock_filter));
     };
-    put(build_guest_filter(), MOAT_STUB_FILTER_PROGRAM, MOAT_STUB_FILTER);
+    put(build_guest_filter(host_keeps_heap()), MOAT_STUB_FILTER_PROGRAM, MOAT_STUB_FILTER);
     put(build_ending_filter(kMemoryCalls), MOAT_STUB_END_MEMORY_FILTER_PROGRAM,
         MOAT_STUB_END_MEMORY_FILTER);
     put(build_ending_filter(kFutexCalls), MOAT_STUB_END_FUTEX_FILTER_PROGRAM,

@@ -42,7 +42,7 @@ Status change_limit(Task& task, ThreadGroup& group, uint32_t resource, const Rli
     if (resource == RLIMIT_CPU) {
         process_timers_cpu_limit(group);
     }
-    if (resource == RLIMIT_AS) {
+    if (resource == RLIMIT_AS || resource == RLIMIT_DATA) {
         for (const auto& member : TaskTable::tasks_of(group)) {
             review_direct_calls(*member);
         }

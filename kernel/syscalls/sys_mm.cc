@@ -271,9 +271,29 @@ Status sys_munlock(Task&, uint64_t, uint64_t) { return {}; }
 Status sys_mlockall(Task&, int) { return {}; }
 Status sys_munlockall(Task&) { return {}; }
 
+namespace {
+
+/// Where the host keeps the heap and direct calls have ended.
+int64_t brk_by_host(Task& task, uint64_t start, uint64_t wanted) {
+    const auto current = static_cast<uint64_t>(run_one(task, {SYS_brk, {0}}));
+    const bool too_much =
+        wanted > current && (wanted - start > task.rlimit(RLIMIT_DATA) ||
+                             !check_address_space(task, page_up(wanted) - page_up(current)).ok());
+    if (wanted < start || wanted >= kUserEnd || too_much) {
+        return static_cast<int64_t>(current);
+    }
+    return run_one(task, {SYS_brk, {wanted}});
+}
+
+}  // namespace
+
 Result<int64_t> sys_brk(Task& task, uint64_t wanted) {
     uint64_t start, current, mapped_end;
     task.mm().brk_state(start, current, mapped_end);
+    if (platform::host_keeps_heap()) {
+        return task.in_stub() ? Result<int64_t>(brk_by_host(task, start, wanted))
+                              : Result<int64_t>(kNeedStub);
+    }
     if (wanted < start || wanted - start > kLargestBrk || wanted >= kUserEnd) {
         return static_cast<int64_t>(current);
     }

@@ -43,7 +43,7 @@ uint8_t allowed_direct_calls(const Task& task) {
         return platform::kNoDirectCalls;
     }
     uint8_t groups = allowed_by_seccomp(task);
-    if (task.rlimit(RLIMIT_AS) != RLIM_INFINITY) {
+    if (task.rlimit(RLIMIT_AS) != RLIM_INFINITY || task.rlimit(RLIMIT_DATA) != RLIM_INFINITY) {
         groups &= static_cast<uint8_t>(~platform::kMemoryCalls);
     }
     return groups;

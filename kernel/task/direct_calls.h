@@ -11,7 +11,7 @@ namespace moat::kernel {
 
 /// The groups of direct calls that the sentry need not see of the task: none under strace or a
 /// seccomp filter of the guest's that looks at more than such a call's number, no calls on memory
-/// where there is a RLIMIT_AS.
+/// where there is a RLIMIT_AS or RLIMIT_DATA.
 uint8_t allowed_direct_calls(const Task& task);
 
 /// Ends direct calls of all threads of `mm`, for good: the caller's before its call under way

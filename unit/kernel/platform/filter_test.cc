@@ -12,6 +12,7 @@
 #include "kernel/mm/address_space.h"
 #include "kernel/platform/layout.h"
 #include "kernel/task/seccomp_filter.h"
+#include "stub_symbols.h"
 
 #undef CHECK  // the kernel's own; the tests' is doctest's
 #undef REQUIRE
@@ -45,7 +46,7 @@ uint32_t ask(const std::vector<sock_filter>& program, const Call& call, uint64_t
 }
 
 uint32_t ask_guest_filter(const Call& call, uint64_t ip = kGuestIp) {
-    static const auto program = platform::build_guest_filter();
+    static const auto program = platform::build_guest_filter(/*direct_brk=*/true);
     return ask(program, call, ip);
 }
 
@@ -72,7 +73,6 @@ TEST_CASE("what a guest does with its own memory is allowed directly") {
 TEST_CASE("what the sentry has to answer is notified") {
     for (const Call& call : {
              Call{SYS_getpid, {}},
-             Call{SYS_brk, {kHeap}},
              Call{SYS_mmap, {0, 4096, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, 0, 0}},  // shared
              Call{SYS_mmap, {0, 4096, PROT_READ, kPrivate | MAP_LOCKED, ~0ull, 0}},
              Call{SYS_mmap, {0, 4096, PROT_READ, kPrivate | MAP_HUGETLB, ~0ull, 0}},
@@ -92,6 +92,12 @@ TEST_CASE("what the sentry has to answer is notified") {
         CAPTURE(call.arguments[0]);
         CHECK(ask_guest_filter(call) == SECCOMP_RET_USER_NOTIF);
     }
+}
+
+TEST_CASE("brk is direct only where the host keeps the heap") {
+    CHECK(ask_guest_filter({SYS_brk, {kHeap}}) == SECCOMP_RET_ALLOW);
+    CHECK(ask(platform::build_guest_filter(/*direct_brk=*/false), {SYS_brk, {kHeap}}) ==
+          SECCOMP_RET_USER_NOTIF);
 }
 
 TEST_CASE("what the sentry does by orders comes into the stub at once") {
@@ -167,6 +173,18 @@ TEST_CASE("of futex(2), what is private to a process and has no owner is direct"
     }
 }
 
+TEST_CASE("orders are notified, whatever direct calls have ended") {
+    const uint64_t order_ip = MOAT_STUB_BATCH_INSTRUCTION + 2;
+    for (const auto group : {platform::kMemoryCalls, platform::kFutexCalls}) {
+        const auto ending = platform::build_ending_filter(group);
+        for (const Call& call : {Call{SYS_mmap, {kHeap, 4096}}, Call{SYS_brk, {0}},
+                                 Call{SYS_futex, {kHeap, FUTEX_WAKE_OP_PRIVATE}}}) {
+            CHECK(ask(ending, call, order_ip) == SECCOMP_RET_ALLOW);
+            CHECK(ask_guest_filter(call, order_ip) == SECCOMP_RET_USER_NOTIF);
+        }
+    }
+}
+
 TEST_CASE("threads whose calls on memory are to be seen come into the stub by those, by no other") {
     const auto program = platform::build_ending_filter(platform::kMemoryCalls);
     for (const uint32_t number : platform::kMemoryCallNumbers) {
@@ -176,7 +194,6 @@ TEST_CASE("threads whose calls on memory are to be seen come into the stub by th
               SECCOMP_RET_TRAP);
     }
     CHECK(ask(program, {SYS_getpid, {}}) == SECCOMP_RET_ALLOW);
-    CHECK(ask(program, {SYS_brk, {kHeap}}) == SECCOMP_RET_ALLOW);
     CHECK(ask(program, {SYS_futex, {kHeap, FUTEX_WAKE_PRIVATE}}) == SECCOMP_RET_ALLOW);
 }
 
