@@ -181,8 +181,10 @@ class InitialStack {
 platform::Order host_layout_order(const platform::HostThread& thread,
                                   const AddressSpace::Layout& layout) {
     prctl_mm_map map{};
-    map.start_code = layout.code_start, map.end_code = layout.code_end;
-    map.start_data = map.end_data = layout.code_end;
+    // The host wants some code, even of an image that has none.
+    map.start_code = layout.code_start != 0 ? layout.code_start : layout.brk_start;
+    map.end_code = std::max<uint64_t>(layout.code_end, map.start_code + 1);
+    map.start_data = map.end_data = map.end_code;
     map.start_brk = map.brk = layout.brk_start;
     map.start_stack = layout.stack_top;
     map.arg_start = layout.arg_start, map.arg_end = layout.arg_end;

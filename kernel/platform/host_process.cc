@@ -129,10 +129,15 @@ void HostThread::end_direct_calls(uint8_t groups) {
         }
         const Order order{SYS_seccomp, {kSetModeFilter, 0, program}};
         const auto result = run_orders(std::span(&order, 1));
-        if (!result.ok() || *result != 0) {
-            LOG(kWarning, "platform", "host process %d: thread %d keeps its direct calls; killed",
-                process_->pid(), tid_);
+        if (!result.ok()) {
+            return;  // with its process
+        }
+        if (*result != 0) {
+            LOG(kWarning, "platform",
+                "host process %d: thread %d keeps its direct calls (seccomp: %s); killed",
+                process_->pid(), tid_, strerror(static_cast<int>(-*result)));
             process_->kill();
+            return;
         }
         direct_calls_.fetch_and(static_cast<uint8_t>(~group));
     }

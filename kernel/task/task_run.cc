@@ -78,7 +78,9 @@ void TaskRunner::serve(Task& task, platform::HostThread& thread,
             task.redo_ = false;
             dispatch(task);
         } else {
-            note_interrupted_futex(task);
+            if (kind == MOAT_KICK) {
+                note_interrupted_futex(task);
+            }
             return_to_guest(task);
         }
     } else if (kind > 0 && kind < 32) {
@@ -304,6 +306,8 @@ void TaskRunner::start(Task& task) {
     task.thread_->set_owner(RefPtr<RefCounted>(&task));
     task.in_stub_ = true;
     task.notification_ = task.thread_->event_id;
+    // What ended while nobody could find the task yet.
+    end_direct_calls(task, static_cast<uint8_t>(~task.mm().direct_calls()));
     return_to_guest(task);
 }
 
