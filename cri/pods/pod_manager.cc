@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <future>
 
 #include "api.pb.h"
 #include "cri/base/fault_point.h"
@@ -265,11 +266,20 @@ Status PodManager::stop_locked(Pod& pod) {
     fault_point("pod.containers killed");
     stop_watching(pod);
     // The files stay until the pod is removed: a container may still be asked about its mounts.
-    TRY_HOST("stop pod " + pod.id + ": sandbox", pod.runtime().destroy_sandbox(pod.id));
+    // Beside the network's end: no container is left that could miss it, and the plugins take
+    // longer than all the rest. Both may be repeated, whichever of them a kill or an error cuts
+    // short.
+    auto network = std::async(std::launch::async, [this, &pod] {
+        const LogScope in_pod("pod", pod.id);
+        return networks_.tear_down(pod.snapshot(), *pod.config);
+    });
+    const Status destroyed = pod.runtime().destroy_sandbox(pod.id);
     fault_point("pod.sandbox destroyed");
-    containers_->sandbox_gone(pod.id);
-    TRY(networks_.tear_down(pod.snapshot(), *pod.config));
+    const Status network_gone = network.get();
     fault_point("pod.network gone");
+    TRY_HOST("stop pod " + pod.id + ": sandbox", destroyed);
+    containers_->sandbox_gone(pod.id);
+    TRY(network_gone);
     TRY_HOST("database", set_state(pod, PodState::kStopped));
     events_.publish(pod.id, pod.id, ContainerEvent::kStopped);
     spdlog::info("pod stopped");
