@@ -155,22 +155,43 @@ TEST_CASE("prctl: dumpable, timer slack, unknown options") {
     });
 }
 
+int64_t microseconds(const rusage& r) {
+    return (r.ru_utime.tv_sec + r.ru_stime.tv_sec) * int64_t{1'000'000} + r.ru_utime.tv_usec +
+           r.ru_stime.tv_usec;
+}
+
+void take_30_ms_of_processor() {
+    rusage mine;
+    do {
+        ::getrusage(RUSAGE_SELF, &mine);
+    } while (microseconds(mine) < 30'000);
+}
+
+GUEST_HELPER(own_processor_time) {
+    rusage mine;
+    ::getrusage(RUSAGE_SELF, &mine);
+    return microseconds(mine) >= 30'000 ? 0 : 1;
+}
+
+TEST_CASE("getrusage: what a process took before an execve counts, for itself and its parent") {
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+        take_30_ms_of_processor();
+        ::_exit(exec_helper("own_processor_time"));
+    }
+    int status = -1;
+    rusage usage{};
+    CHECK_THAT(::wait4(pid, &status, 0, &usage), succeeds_with(pid));
+    CHECK(status == 0);
+    CHECK(microseconds(usage) >= 30'000);
+}
+
 TEST_CASE("getrusage: processor time grows, children count when they were waited for") {
     rusage before, after;
     REQUIRE_THAT(::getrusage(RUSAGE_CHILDREN, &before), succeeds());
-    CHECK(run_in_child([] {
-              rusage mine;
-              do {
-                  ::getrusage(RUSAGE_SELF, &mine);
-              } while (mine.ru_utime.tv_sec == 0 &&
-                       mine.ru_utime.tv_usec + mine.ru_stime.tv_usec < 30'000);
-          }) == exited(0));
+    CHECK(run_in_child(take_30_ms_of_processor) == exited(0));
     REQUIRE_THAT(::getrusage(RUSAGE_CHILDREN, &after), succeeds());
-    const auto total = [](const rusage& r) {
-        return (r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1'000'000 + r.ru_utime.tv_usec +
-               r.ru_stime.tv_usec;
-    };
-    CHECK(total(after) - total(before) >= 20'000);
+    CHECK(microseconds(after) - microseconds(before) >= 20'000);
     Fenced<rusage> thread;
     CHECK_THAT(::getrusage(RUSAGE_THREAD, thread.get()), succeeds());
     CHECK(thread.intact());

@@ -186,6 +186,9 @@ Result<int64_t> TaskLife::exec(Task& task, DirFd dirfd, const std::string& path,
     const RefPtr<AddressSpace> old_mm = task.mm_ref();
     const RefPtr<platform::HostThread> old_thread = task.thread_ref();
     const bool process_lives = old_mm->users() > 1;
+    if (!process_lives) {
+        keep_cpu_time(group, *old_mm);
+    }
     exit_pi_locks(task);
     exit_robust_list(task);  // robust locks may lie in memory that others share
     if (process_lives) {

@@ -69,6 +69,10 @@ uint64_t ThreadGroup::cpu_ns() const {
     return cpu_ns_ + (mm ? process_cpu_ns(mm->process().pid()) : 0);
 }
 
+void TaskLife::keep_cpu_time(ThreadGroup& group, const AddressSpace& mm) {
+    group.cpu_ns_ += process_cpu_ns(mm.process().pid());
+}
+
 void TaskLife::exit_task(Task& task, int status) {
     // The caller acts for the task; from here on nobody does.
     task.serving_.store(Task::Serving::kGone);
@@ -88,7 +92,9 @@ void TaskLife::exit_task(Task& task, int status) {
     close_files(task);
     task.set_fs(nullptr);
     if (!others) {
-        group->cpu_ns_ += mm ? process_cpu_ns(mm->process().pid()) : 0;
+        if (mm) {
+            keep_cpu_time(*group, *mm);
+        }
         // Before anybody hears of the end, too. The host's mappings go with its process.
         if (mm && mm->users() == 1) {
             mm->segments().clear(IpcActor::of(*group));

@@ -84,6 +84,8 @@ class TaskLife {
     static Result<int64_t> clone_thread(Task& task, const CloneArguments& arguments);
     static Result<int64_t> clone_process(Task& task, const CloneArguments& arguments);
     static RefPtr<Task> make_task(RefPtr<ThreadGroup> group, Task& parent, int32_t tid);
+    /// What the group's processors have taken in `mm`, which it alone uses and is about to leave.
+    static void keep_cpu_time(ThreadGroup& group, const AddressSpace& mm);
     static void inherit_fpu(const Task& parent, Task& child, const platform::HostThread& thread);
 };
 
