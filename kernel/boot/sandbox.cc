@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -66,11 +67,6 @@ Outcome<> join(const NamedFds& cgroups, pid_t pid) {
     return {};
 }
 
-bool peer_gone(int peer) {
-    pollfd p{peer, POLLIN | POLLRDHUP, 0};
-    return ::poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL)) != 0;
-}
-
 }  // namespace
 
 Sandbox::Sandbox(control::SandboxPlan plan, ScopedFd exit_status)
@@ -99,16 +95,38 @@ Outcome<Job*> Sandbox::find_job_locked(const std::string& id, const std::string&
     return &it->second;
 }
 
-// Waits for `ready()`; false when the client has gone. The slices are only to notice that.
+// Waits for `ready()`; false when the client has gone. By poll(2), since a node has such a client
+// for every container: none of them may cost a pod that idles a wake-up.
 template <typename Ready>
 bool Sandbox::wait_locked(std::unique_lock<std::mutex>& lock, int peer, Ready ready) {
-    while (!ready()) {
-        if (changed_.wait_for(lock, std::chrono::milliseconds(500)) == std::cv_status::timeout &&
-            peer_gone(peer)) {
-            return false;
-        }
+    if (ready()) {
+        return true;
     }
-    return true;
+    constexpr int kSliceMs = 500;  // where there is no descriptor left to be told by
+    const ScopedFd changed(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (changed) {
+        told_.push_back(changed.get());
+    }
+    bool gone = false;
+    while (!ready() && !gone) {
+        lock.unlock();
+        pollfd fds[] = {{peer, POLLRDHUP, 0}, {changed.get(), POLLIN, 0}};
+        ::poll(fds, 2, changed ? -1 : kSliceMs);
+        gone = (fds[0].revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL)) != 0;
+        uint64_t count;
+        (void)!::read(changed.get(), &count, sizeof count);
+        lock.lock();
+    }
+    std::erase(told_, changed.get());
+    return ready();
+}
+
+void Sandbox::tell_change_locked() {
+    changed_.notify_all();
+    for (const int fd : told_) {
+        const uint64_t one = 1;
+        (void)!::write(fd, &one, sizeof one);
+    }
 }
 
 // ---------------------------------------------------------------- making
@@ -247,7 +265,7 @@ void Sandbox::post_event_locked(Event event) {
     if (events_.size() > kKeptEvents) {
         events_.erase(events_.begin());
     }
-    changed_.notify_all();
+    tell_change_locked();
 }
 
 // Called by whichever thread ended the process, with no lock of the kernel's held.
@@ -407,7 +425,7 @@ Outcome<> Sandbox::destroy(const std::string& id) {
             removed = std::move(it->second);
             entries_.erase(it);
         }
-        changed_.notify_all();
+        tell_change_locked();
     }
     const WakeScope scope;
     if (removed) {

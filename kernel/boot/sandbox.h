@@ -114,6 +114,8 @@ class Sandbox {
     Outcome<RefPtr<PidNamespace>> choose_pids(const control::ContainerPlan& plan);
     void job_ended(const std::string& id, const std::string& exec_id, int wait_status);
     void post_event_locked(Event event);
+    /// Something changed that clients may wait for.
+    void tell_change_locked();
     void count_answering(int change);
     /// Tells the exit status, lets those be answered who wait for it, and ends the sentry.
     void end(const control::ExitStatus& status);
@@ -127,6 +129,7 @@ class Sandbox {
     const RefPtr<IpcNamespace> pod_ipc_;
     std::mutex mu_;
     std::condition_variable changed_;
+    std::vector<int> told_;  // eventfds of clients that wait, each its waiter's
     std::map<std::string, std::unique_ptr<Entry>> entries_;
     std::map<uint64_t, Event> events_;  // the newest few hundred
     uint64_t event_count_ = 0;
