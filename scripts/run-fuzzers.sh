@@ -13,7 +13,7 @@ flags=(-std=gnu++20 -O1 -gline-tables-only -fsanitize=address,undefined -fno-san
     -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL -Ulinux -Wno-deprecated-declarations)
 streaming=(cri/streaming/{spdy_frame,spdy_connection,channel_connection,stream,negotiate,remote_status}.cc cri/base/base64.cc kernel/base/*.cc)
 # What answers requests; of moatd that is all but its start and its real runtimes.
-mapfile -t moatd < <(find cri cgroups kernel/control runtime/spec/capabilities.cc -name '*.cc' | grep -Ev '^cri/(main|image_commands|handlers/make_handlers|server/(server|metrics_server|service_manager|rpc_observer))\.cc$' | sort)
+mapfile -t moatd < <(find cri cgroups kernel/control runtime/spec/capabilities.cc -name '*.cc' | grep -Ev '^cri/(main|image_commands|handlers/make_handlers|server/(server|methods|metrics_server|rpc_observer|rpc_server|service_manager))\.cc$' | sort)
 mkdir -p "$out" "$proto"
 
 # compile SOURCE: prints the object's name.
@@ -56,7 +56,7 @@ for name in "${wanted[@]}"; do
     declare -p flags >"$out/flags"
     mapfile -t objects < <(printf '%s\n' "${moatd[@]}" kernel/base/*.cc unit/cri/fake_runtime.cc unit/fuzz/requests_fuzz.cc "$proto"/*.cc |
         xargs -P "$(nproc)" -I{} bash -c 'source "$out/flags"; compile {}')
-    mapfile -t libraries < <(pkg-config --libs grpc++_unsecure sqlite3 libarchive libzstd zlib openssl libcurl spdlog tomlplusplus cpp-httplib \
+    mapfile -t libraries < <(pkg-config --libs grpc++_unsecure sqlite3 libarchive libisal libzstd zlib openssl libcurl spdlog tomlplusplus cpp-httplib \
         prometheus-cpp-core yaml-cpp protobuf | tr ' ' '\n' | grep .)
     clang++-14 "${flags[@]}" -fsanitize=fuzzer "${objects[@]}" "${libraries[@]}" -lseccomp -lcap -latomic -pthread -o "$out/$name/fuzz"
     # It makes files where requests say: as nobody, who is root of a user namespace, on file systems of its own (ours
