@@ -8,6 +8,7 @@
 #include "cri/base/log.h"
 #include "cri/base/settings.h"
 #include "cri/events/container_events.h"
+#include "cri/images/image_store.h"
 #include "cri/metrics/metrics.h"
 #include "cri/pods/pod_manager.h"
 #include "runtime/runtime.h"
@@ -379,7 +380,8 @@ Status ContainerManager::erase(Container& container) {
         }
     }
     fault_point("container.removed from its sandbox");
-    TRY_HOST("container " + container.id, remove_tree(settings_.container_directory(container.id)));
+    TRY_HOST("container " + container.id,
+             images_.discard(settings_.container_directory(container.id)));
     fault_point("container.before its row goes");
     TRY_HOST("database", store_.erase(container.id));
     return {};

@@ -188,6 +188,19 @@ bool is_short_of_space(const std::string& directory) {
 
 }  // namespace
 
+void ImageStore::settle_trash() {
+    constexpr std::chrono::seconds kLongest(60);
+    if (is_short_of_space(directory_) && !trash_.wait_empty(kLongest)) {
+        spdlog::warn("what was removed is not gone within {} s", kLongest.count());
+    }
+}
+
+Status ImageStore::discard(const std::string& path) {
+    TRY(trash_.take(path));
+    settle_trash();
+    return {};
+}
+
 Status ImageStore::remove(const std::string& reference) {
     const auto image = TRY(find(reference));
     if (!image) {
@@ -197,15 +210,7 @@ Status ImageStore::remove(const std::string& reference) {
     spdlog::info("image {}: removed", image->id);
     TRY(catalogue());
     TRY(collect());
-    if (is_short_of_space(directory_)) {
-        // Kubelet removes images under pressure, looks at once how much of the disk is free, and
-        // evicts pods if that is not enough.
-        constexpr std::chrono::seconds kLongest(60);
-        if (!trash_.wait_empty(kLongest)) {
-            spdlog::warn("image {}: its files are not gone within {} s", image->id,
-                         kLongest.count());
-        }
-    }
+    settle_trash();
     return {};
 }
 

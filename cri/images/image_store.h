@@ -98,10 +98,18 @@ class ImageStore {
     /// collect(), if one was refused since the last that happened, or `anyway`.
     Status collect_if_due(bool anyway);
 
+    /// Removes a directory of moatd's that nobody uses any more; its files go in the background,
+    /// unless the file system is short of room.
+    Status discard(const std::string& path);
+
     static std::string chain_id(const std::vector<std::string>& diff_ids);
 
   private:
     Result<std::shared_ptr<const Catalogue>> read_catalogue();
+    /// Kubelet removes things under pressure, looks at once how much of the disk is free, and
+    /// evicts pods if that is not enough: when room is short, waits for the files that go in the
+    /// background.
+    void settle_trash();
     Status make_root(const std::string& chain, const std::vector<std::string>& diff_ids);
     Result<std::vector<std::string>> forget_unused();
     Status remove_unknown(const std::string& kind, const std::string& query);

@@ -59,7 +59,7 @@ void Trash::work() {
         guard.unlock();
         if (const Status removed = remove_tree(item.path); !removed.ok()) {
             // The next start tries again.
-            spdlog::error("files of removed images: {}", removed.error().message());
+            spdlog::error("files of what was removed: {}", removed.error().message());
         }
         guard.lock();
         removing_ = false;
