@@ -752,3 +752,37 @@ func testTenPodsAtOnce(t *testing.T) {
 		waitForOutput(t, filepath.Join(config.LogDirectory, "c.log"), fmt.Sprintf(" %d\n", number))
 	}
 }
+
+// A first process may end before those that it leaves behind: they are killed while the container is already forgotten.
+func TestManyProcessesOfAStoppedContainer(t *testing.T) {
+	eachHandler(t, testManyProcessesOfAStoppedContainer)
+}
+
+func testManyProcessesOfAStoppedContainer(t *testing.T) {
+	d := startDaemon(t)
+	p := newPod(d)
+	stays, _ := p.start("for i in 1 2 3 4 5 6 7; do while :; do :; done & done; wait") // the machine is busy
+	processes := func() uint64 {
+		stats, err := d.runtime.PodSandboxStats(ctx, p.id)
+		must(t, err)
+		return stats.Linux.Process.ProcessCount.GetValue()
+	}
+	waitFor(t, 30*time.Second, func() bool { return processes() > 7 }, func() string { return "the neighbour works" })
+	before := processes()
+	for i := 0; i < 25; i++ {
+		id, log := p.start("trap 'exit 0' TERM; for i in $(seq 40); do sleep 1000 & done; echo ready; wait")
+		waitForOutput(t, log, "ready")
+		must(t, d.runtime.StopContainer(ctx, id, 30))
+		status, err := d.runtime.ContainerStatus(ctx, id, false)
+		must(t, err)
+		equal(t, status.Status.ExitCode, 0, "the first process ended by itself")
+		must(t, d.runtime.RemoveContainer(ctx, id))
+		status, err = d.runtime.ContainerStatus(ctx, stays, false)
+		must(t, err)
+		equal(t, status.Status.State, runtimeapi.ContainerState_CONTAINER_RUNNING, "its neighbour")
+	}
+	// Some that are kept ready may have been added; one a container would be 25.
+	waitFor(t, 30*time.Second, func() bool { return processes() < before+12 }, func() string {
+		return fmt.Sprintf("%d processes, %d before", processes(), before)
+	})
+}

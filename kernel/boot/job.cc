@@ -169,6 +169,9 @@ Outcome<Job> make_job(JobRequest request) {
     TRY(process.terminal ? attach_terminal(request, streams, job)
                          : attach_files(request, streams, job));
     const RefPtr<MountNamespace> mounts = container.mounts();
+    if (!mounts) {
+        return failure(ESRCH, "container " + container.id() + " was destroyed meanwhile");
+    }
     spawn.container = request.container;
     spawn.arguments = process.args;
     spawn.environment = process.env;

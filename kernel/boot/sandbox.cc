@@ -198,12 +198,17 @@ Outcome<> Sandbox::create_container(control::ContainerPlan plan, NamedFds fds,
 
     auto entry = std::make_unique<Entry>();
     entry->container = container;
-    entry->init = TRY(make_job({.container = container,
-                                .process = container->plan().process,
-                                .fds = fds,
-                                .is_init = true,
-                                .attach_input = input,
-                                .on_exit = [this, id](int status) { job_ended(id, "", status); }}));
+    auto job = make_job({.container = container,
+                         .process = container->plan().process,
+                         .fds = fds,
+                         .is_init = true,
+                         .attach_input = input,
+                         .on_exit = [this, id](int status) { job_ended(id, "", status); }});
+    if (!job.ok()) {
+        container->set_init(nullptr);  // which holds the container
+        return job.error();
+    }
+    entry->init = std::move(job).value();
     const std::lock_guard lock(mu_);
     entries_[id] = std::move(entry);
     return {};
@@ -432,6 +437,9 @@ Outcome<> Sandbox::destroy(const std::string& id) {
         set_console(*container, nullptr);
         container->set_init(nullptr);
         container->set_mounts(nullptr);
+        // Processes that are still on their way out hold the container.
+        container->zygote().drain_pool();
+        container->zygote().kill();
         removed.reset();
     }
     container.reset();

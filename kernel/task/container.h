@@ -23,7 +23,7 @@ class SeccompFilter;
 class ThreadGroup;
 
 /// One container of the pod: its processes, their numbers, their files and their limit. Made by the
-/// control server from a plan; lives until it is destroyed there.
+/// control server from a plan; lives until it is destroyed there and its last process is gone.
 class Container final : public RefCounted {
   public:
     Container(control::ContainerPlan plan, RefPtr<PidNamespace> pids, RefPtr<IpcNamespace> ipc,
@@ -66,7 +66,8 @@ class Container final : public RefCounted {
     /// Before any process of it runs.
     void set_oom_count(ScopedFd file) { oom_count_ = std::move(file); }
 
-    /// The first process; orphans become its children. Null before start and after its end.
+    /// The first process; orphans become its children. Null before start, and when the container is
+    /// destroyed: until then they hold each other.
     RefPtr<ThreadGroup> init() const;
     void set_init(RefPtr<ThreadGroup> init);
 

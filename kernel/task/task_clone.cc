@@ -169,7 +169,7 @@ Result<int64_t> TaskLife::clone_process(Task& task, const CloneArguments& argume
         pidfd.emplace(TRY(task.fds().reserve(task.rlimit(RLIMIT_NOFILE))));
     }
     auto group = make_ref<ThreadGroup>();
-    group->container_ = &container;
+    group->container_ = RefPtr<Container>(&container);
     group->exit_signal_ = arguments.exit_signal;
     {
         MutexLock lock(parent.signal_mu_);

@@ -256,7 +256,7 @@ Result<RefPtr<ThreadGroup>> TaskLife::spawn(SpawnArguments arguments) {
     auto uncharge = Cleanup([&] { container.release_task(); });
 
     auto group = make_ref<ThreadGroup>();
-    group->container_ = &container;
+    group->container_ = RefPtr<Container>(&container);
     group->actions_ = make_ref<SignalActions>();
     group->exit_signal_ = SIGCHLD;
     group->on_exit_ = std::move(arguments.on_exit);

@@ -14,12 +14,12 @@
 #include "kernel/base/ref_ptr.h"
 #include "kernel/base/result.h"
 #include "kernel/control/plan.h"
+#include "kernel/task/container.h"
 #include "kernel/task/signal.h"
 #include "kernel/task/wait_queue.h"
 
 namespace moat::kernel {
 
-class Container;
 class PidNamespace;
 class ProcessGroup;
 class Session;
@@ -85,8 +85,8 @@ class ThreadGroup final : public RefCounted {
     friend class PidNamespace;
     friend class TaskTable;
 
-    int32_t pid_ = 0;                 // immutable once the group is public
-    Container* container_ = nullptr;  // immutable; outlives its processes
+    int32_t pid_ = 0;              // immutable once the group is public
+    RefPtr<Container> container_;  // immutable; it may be destroyed while processes still end
 
     // The task table's lock
     ThreadGroup* parent_ = nullptr;  // null: a container's init or an exec'ed process
