@@ -1,6 +1,7 @@
 #include "cri/server/rpc_server.h"
 
 #include <grpc/support/time.h>
+#include <grpcpp/alarm.h>
 #include <grpcpp/impl/codegen/proto_utils.h>
 
 #include <optional>
@@ -21,7 +22,7 @@ constexpr size_t kShortRequest = 64 << 10;
 /// both that its status is sent and that it is over.
 class RpcServer::Call final : public MessageSink {
   public:
-    enum class Event { kArrived, kRequest, kSent, kFinished, kOver };
+    enum class Event { kArrived, kRequest, kAnswer, kSent, kFinished, kOver };
     struct Tag {
         Call* call;
         Event event;
@@ -42,30 +43,38 @@ class RpcServer::Call final : public MessageSink {
         const std::unique_ptr<Message> message(m.request->New());
         const std::unique_ptr<Message> response(m.response != nullptr ? m.response->New()
                                                                       : nullptr);
-        ::grpc::Status status;
         {
             RpcObserver observer(m.name);
-            status = ::grpc::GenericDeserialize<::grpc::ProtoBufferReader, Message>(&request,
-                                                                                    message.get());
-            if (status.ok()) {
+            status_ = ::grpc::GenericDeserialize<::grpc::ProtoBufferReader, Message>(&request,
+                                                                                     message.get());
+            if (status_.ok()) {
                 observer.received(*message);
-                status = m.handler(context, *message, response.get(), *this);
+                status_ = m.handler(context, *message, response.get(), *this);
             }
-            observer.finish(status);
+            observer.finish(status_);
         }
-        answer(status, response.get());
+        if (status_.ok() && response != nullptr) {
+            status_ = pack(*response, response_);
+            has_response_ = status_.ok();
+        }
     }
-
-    /// After it the call may be gone.
-    void answer(const ::grpc::Status& status, const Message* response) {
-        ::grpc::ByteBuffer bytes;
-        if (!status.ok() || response == nullptr) {
-            stream_.Finish(status, &finished_);
-        } else if (const ::grpc::Status packed = pack(*response, bytes); !packed.ok()) {
-            stream_.Finish(packed, &finished_);
+    void refuse(::grpc::Status status) {
+        status_ = std::move(status);
+        answer();
+    }
+    /// With what carry_out() has found. On the reading thread: the client's next call often comes
+    /// before another thread is through with gRPC's end of the answer, and is then handed back and
+    /// forth between three threads.
+    void answer() {
+        if (has_response_) {
+            stream_.WriteAndFinish(response_, ::grpc::WriteOptions(), status_, &finished_);
         } else {
-            stream_.WriteAndFinish(bytes, ::grpc::WriteOptions(), status, &finished_);
+            stream_.Finish(status_, &finished_);
         }
+    }
+    /// Has the reading thread answer. After it the call may be gone.
+    void answer_from(::grpc::ServerCompletionQueue& queue) {
+        due_.Set(&queue, gpr_time_0(GPR_CLOCK_MONOTONIC), &answer_);
     }
 
     bool send_headers() override {
@@ -103,9 +112,14 @@ class RpcServer::Call final : public MessageSink {
     ::grpc::GenericServerAsyncReaderWriter stream_{&context};
     Tag arrived_{this, Event::kArrived};
     Tag request_{this, Event::kRequest};
+    Tag answer_{this, Event::kAnswer};
     Tag sent_{this, Event::kSent};
     Tag finished_{this, Event::kFinished};
     Tag over_{this, Event::kOver};
+    ::grpc::Alarm due_;
+    ::grpc::Status status_;
+    ::grpc::ByteBuffer response_;
+    bool has_response_ = false;
     int ends_ = 2;  ///< of the reading thread
     std::mutex mu_;
     std::condition_variable changed_;
@@ -170,18 +184,19 @@ void RpcServer::read_all() {
                     call.method = &it->second;
                     call.read();
                 } else {
-                    call.answer({::grpc::StatusCode::UNIMPLEMENTED,
-                                 "unknown method " + call.context.method().substr(0, 200)},
-                                nullptr);
+                    call.refuse({::grpc::StatusCode::UNIMPLEMENTED,
+                                 "unknown method " + call.context.method().substr(0, 200)});
                 }
                 break;
             case Call::Event::kRequest:
                 if (ok) {
                     dispatch(call);
                 } else {
-                    call.answer({::grpc::StatusCode::INTERNAL, "the request has no message"},
-                                nullptr);
+                    call.refuse({::grpc::StatusCode::INTERNAL, "the request has no message"});
                 }
+                break;
+            case Call::Event::kAnswer:
+                call.answer();
                 break;
             case Call::Event::kSent:
                 call.sent(ok);
@@ -199,9 +214,12 @@ void RpcServer::read_all() {
 void RpcServer::dispatch(Call& call) {
     if (call.method->waits == Waits::kNever && call.request.Length() <= kShortRequest) {
         call.carry_out();
-    } else if (!workers_.run([&call] { call.carry_out(); })) {
-        call.answer({::grpc::StatusCode::RESOURCE_EXHAUSTED, "too many calls in progress"},
-                    nullptr);
+        call.answer();
+    } else if (!workers_.run([this, &call] {
+                   call.carry_out();
+                   call.answer_from(*queue_);
+               })) {
+        call.refuse({::grpc::StatusCode::RESOURCE_EXHAUSTED, "too many calls in progress"});
     }
 }
 

@@ -21,11 +21,11 @@ namespace moat::cri {
 
 /// Takes calls off the connections and has methods carry them out.
 ///
-/// One thread does all the reading. gRPC's own synchronous server has two take turns, and each
-/// event of a call wakes the other one: ten futex calls a call, on a busy machine as many waits for
-/// a CPU. Here a method that never waits is carried out by the reading thread, between reading the
-/// request and writing the answer; any other gets a thread of its own, which writes its answer
-/// itself. A call whose request has not come costs no thread.
+/// One thread does all the reading and all the answering. gRPC's own synchronous server has two
+/// take turns, and each event of a call wakes the other one: ten futex calls a call, on a busy
+/// machine as many waits for a CPU. Here a method that never waits is carried out by that thread,
+/// between the request and the answer; any other gets a thread of its own. A call whose request has
+/// not come costs no thread.
 class RpcServer {
   public:
     /// Of a method. kNever: it waits for no disk, no lock that is held across such a wait and no
