@@ -4,6 +4,7 @@
 #include <grpcpp/alarm.h>
 #include <grpcpp/impl/codegen/proto_utils.h>
 
+#include <exception>
 #include <optional>
 #include <utility>
 
@@ -49,7 +50,12 @@ class RpcServer::Call final : public MessageSink {
                                                                                      message.get());
             if (status_.ok()) {
                 observer.received(*message);
-                status_ = m.handler(context, *message, response.get(), *this);
+                try {
+                    status_ = m.handler(context, *message, response.get(), *this);
+                } catch (const std::exception& e) {
+                    // No memory, no thread: this call's affair and nobody else's.
+                    status_ = {::grpc::StatusCode::UNKNOWN, e.what()};
+                }
             }
             observer.finish(status_);
         }
