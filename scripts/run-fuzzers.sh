@@ -13,7 +13,7 @@ flags=(-std=gnu++20 -O1 -gline-tables-only -fsanitize=address,undefined -fno-san
     -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL -Ulinux -Wno-deprecated-declarations)
 streaming=(cri/streaming/{spdy_frame,spdy_connection,channel_connection,stream,negotiate,remote_status}.cc cri/base/base64.cc kernel/base/*.cc)
 # What answers requests; of moatd that is all but its start and its real runtimes.
-mapfile -t moatd < <(find cri cgroups kernel/control runtime/spec/capabilities.cc -name '*.cc' | grep -Ev '^cri/(main|image_commands|handlers/make_handlers|server/(server|methods|metrics_server|rpc_observer|rpc_server|service_manager))\.cc$' | sort)
+mapfile -t moatd < <(find cri cgroups kernel/control runtime/spec/capabilities.cc runtime/util/{remove_tree,tree_usage}.cc -name '*.cc' | grep -Ev '^cri/(main|image_commands|handlers/make_handlers|server/(server|methods|metrics_server|rpc_observer|rpc_server|service_manager))\.cc$' | sort)
 mkdir -p "$out" "$proto"
 
 # compile SOURCE: prints the object's name.
