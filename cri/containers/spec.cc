@@ -455,17 +455,21 @@ Result<std::string> build_spec(const SpecInput& input) {
     const UserIds& ids = input.user.ids;
     TRY(check_mapped_ids(input.pod, ids.uid, ids.gid, ids.groups));
     const auto& security = config.linux().security_context();
+    // Not inside the list below: an error there would leave its elements behind for ever.
+    const std::vector<std::string> args = TRY(arguments(config, input.image));
+    const std::vector<std::string> env = TRY(environment(input));
+    const json capability_sets = TRY(capabilities(security));
     json process = {
         {"terminal", config.tty()},
         {"user",
          {{"uid", input.user.ids.uid},
           {"gid", input.user.ids.gid},
           {"additionalGids", input.user.ids.groups}}},
-        {"args", TRY(arguments(config, input.image))},
-        {"env", TRY(environment(input))},
+        {"args", args},
+        {"env", env},
         {"cwd",
          clean_path(config.working_dir().empty() ? input.image.working_dir : config.working_dir())},
-        {"capabilities", TRY(capabilities(security))},
+        {"capabilities", capability_sets},
         {"rlimits", {{{"type", "RLIMIT_NOFILE"}, {"soft", 1024}, {"hard", 524288}}}},
         {"noNewPrivileges", security.no_new_privs()},
     };
@@ -491,12 +495,13 @@ Result<std::string> build_spec(const SpecInput& input) {
         guest["maskedPaths"] = told ? to_vector(security.masked_paths()) : kDefaultMasked;
         guest["readonlyPaths"] = told ? to_vector(security.readonly_paths()) : kDefaultReadonly;
     }
+    const json planned_mounts = TRY(mounts(input));
     json spec = {
         {"ociVersion", "1.0.2"},
         {"process", std::move(process)},
         {"root", {{"path", input.rootfs}, {"readonly", security.readonly_rootfs()}}},
         {"hostname", input.hostname},
-        {"mounts", TRY(mounts(input))},
+        {"mounts", planned_mounts},
         {"annotations", annotations(input)},
         {"linux", std::move(guest)},
     };

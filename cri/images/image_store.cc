@@ -265,7 +265,8 @@ Status ImageStore::add_layer(const std::string& blob_path, const std::string& bl
 
 Result<StackedLayer> ImageStore::layer(const std::string& diff_id) const {
     const std::string text = TRY(read_file(layer_path(diff_id) + "/changes", 256 << 20));
-    return StackedLayer{layer_path(diff_id) + "/fs", TRY(decode_changes(text))};
+    auto changes = TRY(decode_changes(text));
+    return StackedLayer{layer_path(diff_id) + "/fs", std::move(changes)};
 }
 
 Status ImageStore::make_root(const std::string& chain, const std::vector<std::string>& diff_ids) {

@@ -138,7 +138,8 @@ Status PodNetworks::check(const PodRecord& pod, const api::PodSandboxConfig& con
         return {};
     }
     const CniNetwork list = TRY(parse_cni_network(pod.network.cni_config));
-    return cni_check(list, cni().plugins, TRY(cni_pod(pod, config)), pod.network.cni_result);
+    const CniPod arguments = TRY(cni_pod(pod, config));
+    return cni_check(list, cni().plugins, arguments, pod.network.cni_result);
 }
 
 Status PodNetworks::tear_down(const PodRecord& pod, const api::PodSandboxConfig& config) {
