@@ -143,7 +143,6 @@ void AddressSpace::copy_layout_from(const AddressSpace& other) {
         files = other.files_;
     }
     set_executable(std::move(executable));
-    direct_calls_.store(other.direct_calls());
     MutexLock lock(mu_);
     layout_ = std::move(layout);
     files_ = std::move(files);

@@ -82,13 +82,6 @@ class AddressSpace final : public RefCounted {
     /// Remembers whose file a host descriptor is, so that maps_text() can show its name.
     void note_mapped_file(int host_fd, RefPtr<File> file);
 
-    /// Which direct calls (kernel/platform/filter.h) its threads may make. Once ended, for good:
-    /// kernel/task/direct_calls.h tells the threads.
-    uint8_t direct_calls() const { return direct_calls_.load(); }
-    void end_direct_calls(uint8_t groups) {
-        direct_calls_.fetch_and(static_cast<uint8_t>(~groups));
-    }
-
     /// System V segments in it (kernel/ipc/shm.h).
     ShmAttachments& segments() const { return *segments_; }
 
@@ -108,7 +101,6 @@ class AddressSpace final : public RefCounted {
     const RefPtr<platform::HostProcess> process_;
     const std::unique_ptr<ShmAttachments> segments_;
     std::atomic<int> user_count_{0};
-    std::atomic<uint8_t> direct_calls_{platform::kAllDirectCalls};
     mutable Mutex<LockRank::kAddressSpace> mu_;
     std::vector<ThreadGroup*> users_ GUARDED_BY(mu_);
     Layout layout_ GUARDED_BY(mu_);

@@ -57,6 +57,7 @@ class Program {
     void jump_at_least(uint32_t value, Label* if_true, Label* if_false) {
         jump(BPF_JGE | BPF_K, value, if_true, if_false);
     }
+    void jump_always(Label* label) { jump_at_least(0, label, label); }
     /// The jumps to `label` lead to the next instruction to be added.
     void bind(Label& label) {
         for (const auto& [index, if_true] : label.jumps_) {
@@ -89,6 +90,13 @@ constexpr uint32_t high(uint64_t x) { return static_cast<uint32_t>(x >> 32); }
 /// seccomp_data has the address after the two-byte syscall instruction.
 constexpr uint64_t after(uint64_t instruction) { return instruction + 2; }
 
+/// Loads an argument that is an int to the host; one with more bits goes to `otherwise`.
+void load_int(Program& p, int argument, Label* otherwise) {
+    p.load(argument_low(argument) + 4);
+    p.jump_equal(0, nullptr, otherwise);
+    p.load(argument_low(argument));
+}
+
 /// [address, address + size), the first two arguments, lies below the stub's area; sizes of 4 GiB
 /// and more are not looked at.
 void jump_by_range(Program& p, Label* below, Label* otherwise) {
@@ -111,14 +119,12 @@ void jump_by_range(Program& p, Label* below, Label* otherwise) {
 }
 
 void test_futex_operation(Program& p, Label* direct, Label* otherwise) {
-    p.load(argument_low(1) + 4);
-    p.jump_equal(0, nullptr, otherwise);
-    p.load(argument_low(1));
+    load_int(p, 1, otherwise);
     p.add(BPF_ALU | BPF_AND | BPF_K, ~static_cast<uint32_t>(FUTEX_CLOCK_REALTIME));
     for (const uint32_t operation : kDirectFutexOperations) {
         p.jump_equal(operation, direct, nullptr);
     }
-    p.jump_at_least(0, otherwise, otherwise);
+    p.jump_always(otherwise);
 }
 
 /// The direct calls, with the call's number loaded: allowed, or notified where they may touch the
@@ -134,13 +140,9 @@ void add_direct_calls(Program& p, Label* trap, bool direct_brk) {
     p.jump_equal(SYS_mmap, nullptr, &not_mmap);
     p.load(argument_low(3));
     p.jump(BPF_JSET | BPF_K, MAP_ANONYMOUS, nullptr, trap);
-    p.load(argument_low(2) + 4);
-    p.jump_equal(0, nullptr, &notify);
-    p.load(argument_low(2));
+    load_int(p, 2, &notify);
     p.jump_at_least((PROT_READ | PROT_WRITE | PROT_EXEC) + 1, &notify, nullptr);
-    p.load(argument_low(3) + 4);
-    p.jump_equal(0, nullptr, &notify);
-    p.load(argument_low(3));
+    load_int(p, 3, &notify);
     p.add(BPF_ALU | BPF_AND | BPF_K, ~static_cast<uint32_t>(MAP_FIXED | MAP_NORESERVE | MAP_STACK));
     p.jump_equal(MAP_PRIVATE | MAP_ANONYMOUS, nullptr, &notify);
     p.load(argument_low(3));
@@ -153,16 +155,12 @@ void add_direct_calls(Program& p, Label* trap, bool direct_brk) {
     // To where the host likes; it never grows over what is there.
     Label not_mremap;
     p.jump_equal(SYS_mremap, nullptr, &not_mremap);
-    p.load(argument_low(3) + 4);
-    p.jump_equal(0, nullptr, &notify);
-    p.load(argument_low(3));
+    load_int(p, 3, &notify);
     p.jump_at_least(MREMAP_MAYMOVE + 1, &notify, &range);
     p.bind(not_mremap);
     Label not_madvise;
     p.jump_equal(SYS_madvise, nullptr, &not_madvise);
-    p.load(argument_low(2) + 4);
-    p.jump_equal(0, nullptr, &notify);
-    p.load(argument_low(2));
+    load_int(p, 2, &notify);
     p.jump_at_least(32, &notify, nullptr);
     p.add(BPF_MISC | BPF_TAX);
     p.add(BPF_LD | BPF_IMM, 1);

@@ -117,6 +117,11 @@ Result<int64_t> HostThread::run_orders(std::span<const Order> orders) {
     return watch_orders(orders);
 }
 
+uint8_t HostThread::ending_direct_calls() const {
+    return static_cast<uint8_t>(direct_calls_.load(std::memory_order_relaxed) &
+                                ~process_->direct_calls());
+}
+
 void HostThread::end_direct_calls(uint8_t groups) {
     constexpr uint64_t kSetModeFilter = 1;
     const std::pair<uint8_t, uint64_t> programs[] = {
@@ -124,7 +129,7 @@ void HostThread::end_direct_calls(uint8_t groups) {
         {kFutexCalls, MOAT_STUB_END_FUTEX_FILTER_PROGRAM},
     };
     for (const auto& [group, program] : programs) {
-        if ((groups & direct_calls() & group) == 0) {
+        if ((groups & direct_calls_ & group) == 0) {
             continue;
         }
         const Order order{SYS_seccomp, {kSetModeFilter, 0, program}};
@@ -332,7 +337,7 @@ Result<RefPtr<HostThread>> HostProcess::acquire_thread(HostThread& caller) {
     const Order stack_order{SYS_sigaltstack, {slot_address(index) + MOAT_S_STACK, 0}};
     auto thread =
         make_ref<HostThread>(RefPtr<HostProcess>(this), index, made.tid, caller.listener_ref());
-    thread->direct_calls_.store(caller.direct_calls());  // filters are inherited
+    thread->direct_calls_.store(caller.direct_calls_);  // filters are inherited
     thread->write_orders(std::span(&stack_order, 1));
     listener.reply(made.event_id, MOAT_MOVE + index);
     TRY(thread->watch_orders(std::span(&stack_order, 1)));
@@ -447,6 +452,7 @@ Result<RefPtr<HostProcess>> HostProcess::fork_by(HostThread& thread) {
     if (made.value != MOAT_AREA_BASE) {
         return Errno(ENOMEM);  // the child dies with its object
     }
+    child->direct_calls_.store(thread.process().direct_calls());
     const int index = thread.slot_index();
     child->used_slots_.set(static_cast<size_t>(index));
     volatile Slot& slot = child->slot(index);
@@ -455,7 +461,7 @@ Result<RefPtr<HostProcess>> HostProcess::fork_by(HostThread& thread) {
     slot.stack_size = uint64_t{1} << MOAT_ALT_SHIFT;
     auto first = make_ref<HostThread>(child, index, made.tid, thread.listener_ref());
     first->event_id = made.event_id;
-    first->direct_calls_.store(thread.direct_calls());
+    first->direct_calls_.store(thread.direct_calls_);
     hold.release(made.tid);
     child->park(std::move(first));
     register_process(child);

@@ -63,7 +63,9 @@ class HostThread final : public RefCounted {
     /// the sentry, by SIGSYS. As for run_orders(); a thread that cannot be brought to it loses its
     /// process.
     void end_direct_calls(uint8_t groups);
-    uint8_t direct_calls() const { return direct_calls_.load(std::memory_order_relaxed); }
+    /// Those that it still makes and its process may no longer: to be ended before it next runs
+    /// guest code.
+    uint8_t ending_direct_calls() const;
     /// Whether it waits in the host, which guest code does only in a direct call. False for one
     /// that is gone.
     bool sleeps() const;
@@ -113,6 +115,12 @@ class HostProcess final : public RefCounted {
     void park(RefPtr<HostThread> thread);
 
     void kill();
+    /// Which direct calls (filter.h) its threads may make. Once ended, for good, for what is forked
+    /// from it, too; kernel/task/direct_calls.h tells the threads.
+    uint8_t direct_calls() const { return direct_calls_.load(); }
+    void end_direct_calls(uint8_t groups) {
+        direct_calls_.fetch_and(static_cast<uint8_t>(~groups));
+    }
     bool dead() const { return dead_.load(std::memory_order_acquire); }
     pid_t pid() const { return pid_; }
     int pidfd() const { return pidfd_.get(); }
@@ -154,6 +162,7 @@ class HostProcess final : public RefCounted {
     ScopedFd area_fd_;
     void* area_;
     const bool has_spawner_;
+    std::atomic<uint8_t> direct_calls_{kAllDirectCalls};
     std::atomic<bool> dead_{false};
     std::atomic<bool> killed_{false};  // by us: the status it ends with tells nothing
     std::unique_ptr<Pool> pool_;       // zygotes only

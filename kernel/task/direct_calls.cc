@@ -16,21 +16,21 @@ namespace moat::kernel {
 
 namespace {
 
-uint8_t allowed_by_seccomp(const Task& task) {
+uint8_t seen_by_seccomp(const Task& task) {
     if (task.seccomp_mode() == SECCOMP_MODE_DISABLED) {
-        return platform::kAllDirectCalls;
+        return platform::kNoDirectCalls;
     }
     const SeccompFilter* filter = task.seccomp_filter();
     if (filter == nullptr) {
-        return platform::kNoDirectCalls;  // strict mode
+        return platform::kAllDirectCalls;  // strict mode
     }
     const auto always = [&](uint32_t number) { return filter->always_allows(number); };
     uint8_t groups = platform::kNoDirectCalls;
-    if (std::all_of(std::begin(platform::kMemoryCallNumbers),
-                    std::end(platform::kMemoryCallNumbers), always)) {
+    if (!std::all_of(std::begin(platform::kMemoryCallNumbers),
+                     std::end(platform::kMemoryCallNumbers), always)) {
         groups |= platform::kMemoryCalls;
     }
-    if (always(SYS_futex)) {
+    if (!always(SYS_futex)) {
         groups |= platform::kFutexCalls;
     }
     return groups;
@@ -38,32 +38,30 @@ uint8_t allowed_by_seccomp(const Task& task) {
 
 }  // namespace
 
-uint8_t allowed_direct_calls(const Task& task) {
+uint8_t calls_to_be_seen(const Task& task) {
     if (strace_enabled()) {
-        return platform::kNoDirectCalls;
+        return platform::kAllDirectCalls;
     }
-    uint8_t groups = allowed_by_seccomp(task);
-    if (task.rlimit(RLIMIT_AS) != RLIM_INFINITY || task.rlimit(RLIMIT_DATA) != RLIM_INFINITY) {
-        groups &= static_cast<uint8_t>(~platform::kMemoryCalls);
-    }
-    return groups;
+    const bool limited =
+        task.rlimit(RLIMIT_AS) != RLIM_INFINITY || task.rlimit(RLIMIT_DATA) != RLIM_INFINITY;
+    return seen_by_seccomp(task) | (limited ? platform::kMemoryCalls : platform::kNoDirectCalls);
 }
 
 void end_direct_calls(AddressSpace& mm, uint8_t groups) {
-    if ((mm.direct_calls() & groups) == 0) {
+    if ((mm.process().direct_calls() & groups) == 0) {
         return;
     }
-    mm.end_direct_calls(groups);
+    mm.process().end_direct_calls(groups);
     for (const auto& group : AddressSpace::users_of(mm.process())) {
         for (const auto& task : TaskTable::tasks_of(*group)) {
-            TaskRunner::end_direct_calls(*task, groups);
+            TaskRunner::call_in_for_direct_calls(*task);
         }
     }
 }
 
 void review_direct_calls(Task& task) {
     if (const RefPtr<AddressSpace> mm = task.mm_ref()) {
-        end_direct_calls(*mm, static_cast<uint8_t>(~allowed_direct_calls(task)));
+        end_direct_calls(*mm, calls_to_be_seen(task));
     }
 }
 

@@ -78,8 +78,6 @@ RefPtr<platform::HostThread> Task::thread_ref() const {
 }
 
 void Task::set_thread(RefPtr<platform::HostThread> thread) {
-    ending_direct_calls_.store(
-        thread ? static_cast<uint8_t>(thread->direct_calls() & ~mm_->direct_calls()) : 0);
     MutexLock lock(mu_);
     std::swap(thread_, thread);
     lock.unlock();

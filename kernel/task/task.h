@@ -226,9 +226,7 @@ class Task final : public Waiter {
     bool in_stub_ = false;
     uint64_t notification_ = 0;            // id of the unanswered notification
     RefPtr<platform::HostThread> thread_;  // as fds_
-    // thread_'s direct calls that are to end before it goes back to the guest.
-    std::atomic<uint8_t> ending_direct_calls_{0};
-    bool redo_ = false;  // arguments_ are to be served again, in the stub
+    bool redo_ = false;                    // arguments_ are to be served again, in the stub
     struct Restart {
         bool pending = false;
         Errno code{EINTR};

@@ -217,7 +217,7 @@ Result<int64_t> TaskLife::exec(Task& task, DirFd dirfd, const std::string& path,
         group.exit_signal_ = SIGCHLD;
     }
     prepared.image.mm->add_user(group);
-    prepared.image.mm->end_direct_calls(static_cast<uint8_t>(~allowed_direct_calls(task)));
+    prepared.image.mm->process().end_direct_calls(calls_to_be_seen(task));
     task.set_mm(prepared.image.mm);
     task.set_thread(prepared.image.thread);
     if (task.fds_ref()->ref_count() > 2) {
@@ -332,7 +332,7 @@ Result<RefPtr<ThreadGroup>> TaskLife::spawn(SpawnArguments arguments) {
     task->set_name(base_name(path));
     task->registers_ = prepared.image.registers;
     prepared.image.mm->add_user(*group);
-    prepared.image.mm->end_direct_calls(static_cast<uint8_t>(~allowed_direct_calls(*task)));
+    prepared.image.mm->process().end_direct_calls(calls_to_be_seen(*task));
     task->set_mm(prepared.image.mm);
     task->set_thread(prepared.image.thread);
 

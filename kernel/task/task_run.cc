@@ -188,7 +188,7 @@ void TaskRunner::finish(Task& task, Result<int64_t> result) {
             const RefPtr<platform::HostThread> thread = task.thread_;
             const uint64_t id = task.notification_;
             task.serving_.store(Task::Serving::kGuest);
-            if (task.interrupt_.load() || task.ending_direct_calls_.load() != 0) {
+            if (task.interrupt_.load() || thread->ending_direct_calls() != 0) {
                 thread->kick();
             }
             thread->listener().let_run(id);
@@ -246,7 +246,7 @@ void TaskRunner::complete(Task& task, Result<int64_t> result) {
     const bool special = task.restart_.pending || task.restore_mask_;
     // From here on others may act for the task: a signal's sender sees kGuest and kicks.
     task.serving_.store(Task::Serving::kGuest);
-    if (special || task.interrupt_.load() || task.ending_direct_calls_.load() != 0) {
+    if (special || task.interrupt_.load() || thread->ending_direct_calls() != 0) {
         thread->kick();  // it enters the stub as soon as the reply lets it
     }
     thread->listener().reply(id, value);
@@ -255,12 +255,13 @@ void TaskRunner::complete(Task& task, Result<int64_t> result) {
 void TaskRunner::enter_guest(Task& task) {
     const RefPtr<platform::HostThread> thread = task.thread_;
     // By its worker only, who hears the orders' notifications; anybody else has it called in again.
-    if (task.ending_direct_calls_.load() != 0 && receives_from(thread->listener())) [[unlikely]] {
-        thread->end_direct_calls(task.ending_direct_calls_.exchange(0));
+    const uint8_t ending = thread->ending_direct_calls();
+    if (ending != 0 && receives_from(thread->listener())) [[unlikely]] {
+        thread->end_direct_calls(ending);
     }
     thread->load(task.registers_, task.fpstate_);
     task.serving_.store(Task::Serving::kGuest);
-    if (task.interrupt_.load() || task.ending_direct_calls_.load() != 0) {
+    if (task.interrupt_.load() || thread->ending_direct_calls() != 0) {
         thread->kick();
     }
     if (task.fpu_copy_.size != 0) [[unlikely]] {
@@ -271,13 +272,11 @@ void TaskRunner::enter_guest(Task& task) {
     thread->resume();
 }
 
-void TaskRunner::end_direct_calls(Task& task, uint8_t groups) {
-    const RefPtr<platform::HostThread> thread = task.thread_ref();
-    if (!thread || (thread->direct_calls() & groups) == 0) {
-        return;
+void TaskRunner::call_in_for_direct_calls(Task& task) {
+    if (task.serving_.load() != Task::Serving::kGuest) {
+        return;  // whoever answers it looks
     }
-    task.ending_direct_calls_.fetch_or(groups);
-    if (task.serving_.load() == Task::Serving::kGuest) {
+    if (const RefPtr<platform::HostThread> thread = task.thread_ref()) {
         thread->kick();
     }
 }
@@ -306,8 +305,6 @@ void TaskRunner::start(Task& task) {
     task.thread_->set_owner(RefPtr<RefCounted>(&task));
     task.in_stub_ = true;
     task.notification_ = task.thread_->event_id;
-    // What ended while nobody could find the task yet.
-    end_direct_calls(task, static_cast<uint8_t>(~task.mm().direct_calls()));
     return_to_guest(task);
 }
 

@@ -26,9 +26,9 @@ class TaskRunner {
     static void poke(Task& task);
     /// Now; no lock may be held.
     static void poke_now(Task& task);
-    /// The task's host thread is to make no direct calls of `groups` any more (direct_calls.h):
-    /// before it next goes back to the guest, or, running guest code, once it has been called in.
-    static void end_direct_calls(Task& task, uint8_t groups);
+    /// Its address space allows fewer direct calls than before (direct_calls.h): a host thread that
+    /// runs guest code is called in, for any other whoever lets it go on looks.
+    static void call_in_for_direct_calls(Task& task);
     /// Ends the call under way for good and serves it again in the stub.
     static void redo_in_stub(Task& task);
 

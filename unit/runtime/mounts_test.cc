@@ -5,26 +5,19 @@
 
 #include "runtime/rootfs/mounts.h"
 #include "runtime/util/files.h"
-
-// Ours aborts, doctest's reports.
-#undef CHECK
-#include <doctest/doctest.h>
+#include "unit/runtime/temp_dir.h"
 
 using namespace moat::runtime;
 
 namespace {
 
-struct Bundle {
-    std::string path;
+struct Bundle : TempDir {
     Spec spec;
     Bundle() {
-        char name[] = "/tmp/moat-unit-XXXXXX";
-        path = mkdtemp(name);
         mkdir((path + "/rootfs").c_str(), 0755);
         mkdir((path + "/volume").c_str(), 0755);
         spec.root_path = "rootfs";
     }
-    ~Bundle() { CHECK(remove_tree(path).ok()); }
     moat::runtime::Result<FilePlan> plan() { return plan_files(spec, "c", path, spec.annotations); }
 };
 

@@ -13,10 +13,7 @@
 #include "runtime/native/native_runtime.h"
 #include "runtime/native/spec.h"
 #include "runtime/util/files.h"
-
-// Ours aborts, doctest's reports.
-#undef CHECK
-#include <doctest/doctest.h>
+#include "unit/runtime/temp_dir.h"
 
 using namespace moat::runtime;
 using moat::ScopedFd;
@@ -24,15 +21,6 @@ using moat::monitor::Streams;
 using nlohmann::json;
 
 namespace {
-
-struct Directory {
-    std::string path;
-    Directory() {
-        char name[] = "/tmp/moat-unit-XXXXXX";
-        path = mkdtemp(name);
-    }
-    ~Directory() { CHECK(remove_tree(path).ok()); }
-};
 
 json transform(NativePod pod, const json& namespaces) {
     pod.pause.pid = 77;
@@ -91,7 +79,7 @@ TEST_CASE("native spec: a pod's user namespace is its pause process's") {
     pod.mapped_root = MappedRoot{200000, 300000};
     const json spec = transform(pod, {{{"type", "user"}}, {{"type", "mount"}}});
     CHECK(spec["linux"]["namespaces"][0]["path"] == "/proc/77/ns/user");
-    const Directory directory;
+    const TempDir directory;
     REQUIRE(pod.save(directory.path).ok());
     const auto loaded = NativePod::load(directory.path);
     REQUIRE(loaded.ok());
@@ -124,7 +112,7 @@ TEST_CASE("native spec: a pod of the node's network and ipc has no namespaces of
 }
 
 TEST_CASE("native records survive being written, and a missing one is ENOENT") {
-    Directory directory;
+    TempDir directory;
     NativePod pod;
     pod.id = "p1";
     pod.cgroup = "/x/p1";

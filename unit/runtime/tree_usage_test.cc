@@ -13,10 +13,7 @@
 #include "kernel/base/scoped_fd.h"
 #include "runtime/util/files.h"
 #include "runtime/util/tree_usage.h"
-
-// Ours aborts, doctest's reports.
-#undef CHECK
-#include <doctest/doctest.h>
+#include "unit/runtime/temp_dir.h"
 
 using moat::ScopedFd;
 using moat::runtime::remove_tree;
@@ -26,15 +23,22 @@ namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
 
-struct Tree {
-    std::string path;
-    ScopedFd fd;
-    Tree() {
-        char name[] = "/tmp/moat-unit-XXXXXX";
-        path = mkdtemp(name);
-        fd = ScopedFd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+struct Tree : moat::runtime::TempDir {
+    const ScopedFd fd{open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+};
+
+/// While it lives, the process may have so many descriptors only.
+class FewDescriptors {
+  public:
+    explicit FewDescriptors(rlim_t count) {
+        REQUIRE(getrlimit(RLIMIT_NOFILE, &before_) == 0);
+        const rlimit few{count, before_.rlim_max};
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &few) == 0);
     }
-    ~Tree() { CHECK(remove_tree(path).ok()); }
+    ~FewDescriptors() { CHECK(setrlimit(RLIMIT_NOFILE, &before_) == 0); }
+
+  private:
+    rlimit before_;
 };
 
 ScopedFd make_directory(int parent, const char* name) {
@@ -75,12 +79,8 @@ TEST_CASE("tree usage: what is deeper than a path can be long is counted, with f
     }
     write_file(at.get(), "file", kMiB);
     at.reset();
-    rlimit before;
-    REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
-    const rlimit few{100, before.rlim_max};
-    REQUIRE(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    const FewDescriptors few(100);
     const auto usage = tree_usage(tree.fd.get());
-    REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
     REQUIRE(usage.ok());
     CHECK(usage->inodes == 3 * kDepth + 2);
     CHECK(usage->bytes >= kMiB);
@@ -123,13 +123,9 @@ TEST_CASE("remove tree: more directories in each other than there may be descrip
         at = make_directory(at.get(), "d");
     }
     at.reset();
-    rlimit before;
-    REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
-    const rlimit few{100, before.rlim_max};
-    REQUIRE(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    const FewDescriptors few(100);
     const auto usage = tree_usage(tree.fd.get());
     const auto removed = remove_tree(tree.path);
-    REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
     CHECK((usage.ok() && usage->inodes == kDepth + 1 + 3 * kDepth / 1000));
     CHECK(removed.ok());
     CHECK(access(tree.path.c_str(), F_OK) != 0);
